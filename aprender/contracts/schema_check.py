@@ -1,0 +1,119 @@
+"""Checks a document against the packaged JSON Schema of its dialect; every finding has a line and a column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.reader import Document
+
+_TYPE_NAMES = {
+    "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
+    "number": "a number", "boolean": "true or false",
+}  # fmt: skip
+_PATTERN_ADVICE = {
+    r"\S": "must not be empty",
+    r"^[1-9][0-9]*[hdw]$": "must be a number of hours, days or weeks, such as 30d",
+    r"^[a-z][a-z0-9_]*$": "must be a slug: lower-case letters, digits and underscores",
+    r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, '.', '_' and '-'",
+}
+
+
+@cache
+def schema(name: str) -> dict[str, Any]:
+    """The packaged JSON Schema ``contract-v2`` or ``contract-published``."""
+    text = resources.files("aprender.contracts").joinpath(f"schema/{name}.schema.json").read_text("utf-8")
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+def is_version_2(data: Any) -> bool:
+    """Whether the document asks for the strict, executable language."""
+    return isinstance(data, dict) and "schema_version" in data
+
+
+def check_schema(document: Document) -> list[Finding]:
+    """All violations of the schema of the document's dialect."""
+    name = "contract-v2" if is_version_2(document.data) else "contract-published"
+    errors = Draft202012Validator(schema(name)).iter_errors(document.data)
+    return [finding for error in errors for finding in _findings(document, error)]
+
+
+def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
+    if error.validator == "oneOf" and error.context:
+        closest = best_match(error.context)
+        branch = [e for e in error.context if closest and e.schema_path[0] == closest.schema_path[0]]
+        for nested in branch:
+            yield from _findings(document, nested)
+        return
+    path = tuple(error.absolute_path)
+    where = _where(document, path)
+    value: Any = error.instance
+    schema: Any = error.schema
+    required: Any = error.validator_value
+    if error.validator == "additionalProperties":
+        valid = schema["properties"]
+        for key in (key for key in value if key not in valid):
+            message = f"unknown key '{key}' in {where}.{did_you_mean(key, valid)} Valid keys: {', '.join(valid)}"
+            yield document.finding((*path, key), "SCHEMA-024", message, key=True)
+    elif error.validator == "required":
+        missing = next(key for key in required if key not in value and f"'{key}'" in error.message)
+        yield document.finding(path, "SCHEMA-101", f"{where} has no '{missing}'; it is mandatory")
+    else:
+        yield document.finding(path, "SCHEMA-102", f"{where} {_complaint(error)}")
+
+
+def _complaint(error: ValidationError) -> str:
+    value: Any = error.instance
+    expected: Any = error.validator_value
+    match error.validator:
+        case "type":
+            types = [expected] if isinstance(expected, str) else expected
+            return f"must be {' or '.join(_TYPE_NAMES[t] for t in types)}, not {_name(value)}"
+        case "enum":
+            hint = did_you_mean(value, expected) if isinstance(value, str) else ""
+            return f"is {_name(value)}; must be one of {', '.join(map(str, expected))}.{hint}"
+        case "const":
+            return f"is {_name(value)}; must be {expected}"
+        case "minItems":
+            return "must not be an empty list"
+        case "pattern":
+            advice = _PATTERN_ADVICE.get(expected, "must look like package.module:callable")
+            return f"is {_name(value)}; {advice}"
+        case _:
+            return f"is not valid: {error.message}"
+
+
+def _name(value: Any) -> str:
+    match value:
+        case dict():
+            return "a mapping"
+        case list():
+            return "a list"
+        case None:
+            return "empty"
+        case str():
+            return f"'{value}'" if len(value) <= 40 else f"'{value[:37]}...'"
+        case bool():
+            return str(value).lower()
+        case _:
+            return f"the number {value}"
+
+
+def _where(document: Document, path: tuple[str | int, ...]) -> str:
+    """A name for the value at ``path`` that a person recognises: list items go by their id where they have one."""
+    if not path:
+        return "the contract"
+    words, value = [], document.data
+    for step in path:
+        value = value[step]
+        label = value.get("id") if isinstance(step, int) and isinstance(value, dict) else None
+        words.append(f"[{label or step}]" if isinstance(step, int) else f".{step}")
+    return "".join(words).lstrip(".")

@@ -1,0 +1,114 @@
+"""The first stretch of the road: files and folders to contracts and findings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aprender.contracts.contract import Contract, contract_of
+from aprender.contracts.findings import Finding
+from aprender.contracts.reader import Document, read_file
+from aprender.contracts.rules import check_rules
+from aprender.contracts.schema_check import check_schema, is_version_2
+from aprender.errors import AprenderError
+
+SUFFIXES = (".yaml", ".yml")
+
+
+class NothingToDo(AprenderError):
+    """No contract was found, or nothing was selected."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """What ``pv validate`` found: every file looked at, all findings by position, the contracts without errors."""
+
+    files: tuple[Path, ...]
+    findings: tuple[Finding, ...]
+    contracts: tuple[Contract, ...]
+    falsifiers: int
+    expectations: int
+
+    @property
+    def errors(self) -> int:
+        """How many findings are errors."""
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    @property
+    def warnings(self) -> int:
+        """How many findings are warnings."""
+        return len(self.findings) - self.errors
+
+    def to_json(self) -> dict[str, Any]:
+        """The whole result as plain data."""
+        return {
+            "findings": [finding.to_json() for finding in self.findings],
+            "counts": {
+                "contracts": len(self.files),
+                "falsifiers": self.falsifiers,
+                "expectations": self.expectations,
+                "errors": self.errors,
+                "warnings": self.warnings,
+            },
+        }
+
+
+def contract_files(paths: Iterable[Path]) -> tuple[Path, ...]:
+    """The contract files in ``paths``: files as given, folders searched. Raises NothingToDo where there is none."""
+    paths = tuple(paths)
+    files: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            found = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file() and not _hidden(p, path))
+            files.update(dict.fromkeys(found))
+        elif path.exists():
+            files[path] = None
+        else:
+            raise NothingToDo(f"{path}: no such file or folder; name a contract or a folder of contracts")
+    if not files:
+        where = ", ".join(map(str, paths))
+        raise NothingToDo(f"{where}: no contract found (looked for *.yaml and *.yml); is this the right folder?")
+    return tuple(files)
+
+
+def _hidden(path: Path, root: Path) -> bool:
+    return any(part.startswith(".") for part in path.relative_to(root).parts)
+
+
+def validate(paths: Iterable[Path]) -> Validation:
+    """Validate all contracts in ``paths``. Raises NothingToDo where there is none."""
+    files = contract_files(paths)
+    findings: list[Finding] = []
+    contracts: list[Contract] = []
+    falsifiers = expectations = 0
+    for file in files:
+        document, found = check_file(file)
+        findings += sorted(found, key=lambda f: (f.line, f.column, f.rule))
+        if document is None:
+            continue
+        tests = _falsifiers(document)
+        falsifiers += len(tests)
+        expectations += sum(len(test["expect"]) for test in tests if isinstance(test.get("expect"), list))
+        if is_version_2(document.data) and all(finding.severity != "error" for finding in found):
+            contracts.append(contract_of(document))
+    return Validation(files, tuple(findings), tuple(contracts), falsifiers, expectations)
+
+
+def check_file(file: Path) -> tuple[Document | None, list[Finding]]:
+    """One file: reading, then the schema, then the rules; later steps need what earlier ones establish."""
+    document, findings = read_file(file)
+    if document is None:
+        return None, findings
+    shape = check_schema(document)
+    findings = findings + shape
+    # Rules look inside values: an unknown key does not hinder them, a wrong shape would.
+    if all(finding.rule == "SCHEMA-024" for finding in shape):
+        findings += check_rules(document)
+    return document, findings
+
+
+def _falsifiers(document: Document) -> list[dict[str, Any]]:
+    tests = document.data.get("falsification_tests") if isinstance(document.data, dict) else None
+    return [test for test in tests if isinstance(test, dict)] if isinstance(tests, list) else []

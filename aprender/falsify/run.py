@@ -1,0 +1,158 @@
+"""One falsifier from binding to record: requirement, clean run, judgement, teeth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from aprender.contracts.contract import Contract, DefectClass, Falsifier
+from aprender.errors import AprenderError
+from aprender.falsify.bind import project_root
+from aprender.falsify.digest import digest, git_state, judge_digest
+from aprender.falsify.evidence import evidence_record, ledger_for, same_evidence
+from aprender.falsify.host import cuda_missing, host_facts
+from aprender.falsify.judge import Judgement, judge
+from aprender.falsify.observe import NotPlanted, NotUndone, Observed, Observer, ProbeFailed
+from aprender.falsify.probe import Options, RequirementNotMet
+from aprender.falsify.record import FalsifierRun, Outcome, Witness
+from aprender.falsify.teeth import unproven, witness
+from aprender.falsify.verdict import Verdict
+
+OnStep = Callable[[Falsifier, str], None]
+
+
+def resolve_device(asked: str) -> str:
+    """``auto`` to cuda or cpu. Raises AprenderError for cuda on a host without it."""
+    missing = cuda_missing()
+    if asked == "cuda" and missing:
+        raise AprenderError(f"--device cuda: {missing}; use --device cpu, or run on a machine with a GPU")
+    if asked == "auto":
+        return "cpu" if missing else "cuda"
+    return asked
+
+
+class Runner:
+    """Runs falsifiers with one set of options; systems and digests are shared between them."""
+
+    def __init__(self, options: Options, on_step: OnStep = lambda falsifier, step: None) -> None:
+        self.options = options
+        self.on_step = on_step
+        self.observer = Observer(options)
+
+    def run(self, contract: Contract, falsifier: Falsifier) -> FalsifierRun:
+        """Run one falsifier. Never raises for what the contract, the probe or the system did: that is the verdict."""
+        started = time.perf_counter()
+        record = self._run(contract, falsifier)
+        return replace(record, seconds=time.perf_counter() - started)
+
+    def record(self, run: FalsifierRun) -> None:
+        """Append the run to the ledger, unless it says nothing that the ledger does not say already.
+
+        A SKIPPED run measured nothing and is no evidence. Raises EvidenceError or Tampered.
+        """
+        if run.verdict is Verdict.SKIPPED or not run.provenance:
+            return
+        ledger = ledger_for(project_root(run.contract.path), run.contract.id, self.options.device)
+        new = evidence_record(run)
+        recorded = [old for old in ledger.records() if old["id"] == run.falsifier.id]
+        if run.reused < run.observed or not recorded or not same_evidence(recorded[-1], new):
+            ledger.append(new)
+
+    def _run(self, contract: Contract, falsifier: Falsifier) -> FalsifierRun:
+        if falsifier.requires_device not in (None, self.options.device):
+            missing = cuda_missing() if falsifier.requires_device == "cuda" else None
+            reason = f"requires device {falsifier.requires_device}, this run uses {self.options.device}"
+            return FalsifierRun(contract, falsifier, Verdict.SKIPPED, missing or reason)
+        self.on_step(falsifier, "clean run")
+        try:
+            clean = self.observer.observe(contract, falsifier, None)
+        except RequirementNotMet as error:
+            declared = falsifier.requires_device is not None
+            verdict = Verdict.SKIPPED if declared else Verdict.ERROR
+            return FalsifierRun(contract, falsifier, verdict, str(error))
+        except AprenderError as error:
+            return FalsifierRun(contract, falsifier, Verdict.ERROR, str(error))
+        judgement = judge(falsifier, clean.values, clean.units)
+        if judgement.verdict is not Verdict.GREEN:
+            return self._record(contract, falsifier, clean, judgement)
+        return self._prove(contract, falsifier, clean, judgement)
+
+    def _prove(self, contract: Contract, falsifier: Falsifier, clean: Observed, judgement: Judgement) -> FalsifierRun:
+        witnesses: list[Witness] = []
+        reused = 0
+        for defect in falsifier.defect_classes:
+            self.on_step(falsifier, f"planting {defect.name}")
+            try:
+                seen, was_reused = self._witness(contract, falsifier, defect, clean)
+            except NotUndone as error:
+                failed = Judgement(Verdict.ERROR, str(error), judgement.expectations, judgement.guards)
+                return self._record(contract, falsifier, clean, failed, tuple(witnesses), reused)
+            witnesses.append(seen)
+            reused += was_reused
+        if reason := unproven(tuple(witnesses)):
+            judgement = Judgement(Verdict.UNPROVEN, reason, judgement.expectations, judgement.guards)
+        return self._record(contract, falsifier, clean, judgement, tuple(witnesses), reused)
+
+    def _witness(
+        self, contract: Contract, falsifier: Falsifier, defect: DefectClass, clean: Observed
+    ) -> tuple[Witness, bool]:
+        try:
+            planted = self.observer.observe(contract, falsifier, defect.name)
+        except NotPlanted as error:
+            return Witness(defect.name, Outcome.NOT_PLANTED, str(error)), False
+        except ProbeFailed as error:
+            return Witness(defect.name, Outcome.SURVIVED, f"a crash is not RED: {error}"), False
+        return witness(falsifier, defect, clean, planted), planted.reused
+
+    def _record(
+        self,
+        contract: Contract,
+        falsifier: Falsifier,
+        clean: Observed,
+        judgement: Judgement,
+        witnesses: tuple[Witness, ...] = (),
+        reused: int = 0,
+    ) -> FalsifierRun:
+        return FalsifierRun(
+            contract=contract,
+            falsifier=falsifier,
+            verdict=judgement.verdict,
+            reason=judgement.reason,
+            values=clean.values,
+            units=clean.units,
+            expectations=judgement.expectations,
+            guards=judgement.guards,
+            witnesses=witnesses,
+            observed=1 + len(witnesses),
+            reused=reused + clean.reused,
+            observed_at=clean.observed_at,
+            provenance=self._provenance(contract, falsifier, clean),
+        )
+
+    def _provenance(self, contract: Contract, falsifier: Falsifier, clean: Observed) -> dict[str, Any]:
+        root = project_root(contract.path)
+        return {
+            "digests": {
+                "contract": digest(contract.data),
+                "probe": self.observer.probe_digest(contract, falsifier),
+                "judge": judge_digest(),
+                "code": self.observer.code_digest(contract),
+            },
+            "inputs": {_portable(path, root): known for path, known in clean.inputs.items()},
+            "git": git_state(root),
+            "host": host_facts(),
+            "system": dict(clean.facts),
+            "options": {
+                "device": self.options.device,
+                "model": self.options.model and str(self.options.model),
+            },
+        }
+
+
+def _portable(path: str, root: Path) -> str:
+    """Paths inside the project are recorded relative to it, so that evidence can be checked on another host."""
+    inside = Path(path).is_relative_to(root)
+    return Path(path).relative_to(root).as_posix() if inside else path

@@ -1,0 +1,38 @@
+"""Teeth: a GREEN counts only when every declared defect class, planted, turned the same probe RED."""
+
+from __future__ import annotations
+
+from aprender.contracts.contract import DefectClass, Falsifier
+from aprender.falsify.judge import describe, judge
+from aprender.falsify.observe import Observed
+from aprender.falsify.record import Outcome, Witness
+from aprender.falsify.verdict import Verdict
+
+
+def witness(falsifier: Falsifier, defect: DefectClass, clean: Observed, planted: Observed) -> Witness:
+    """What the planted observation says of ``defect``, next to the clean one.
+
+    Caught: RED, and every expectation that the class declares in ``violates`` is among the broken ones.
+    Inert: bit-identical to the clean run. An ERROR (NaN, a failed guard) is not a catch.
+    """
+    if planted.output_digest == clean.output_digest and dict(planted.values) == dict(clean.values):
+        return Witness(defect.name, Outcome.INERT, "the observation is bit-identical to the clean run")
+    judgement = judge(falsifier, planted.values, planted.units)
+    if judgement.verdict is Verdict.GREEN:
+        return Witness(defect.name, Outcome.SURVIVED, "planted, and every expectation still holds")
+    if judgement.verdict is not Verdict.RED:
+        return Witness(defect.name, Outcome.SURVIVED, f"{judgement.verdict} is not RED: {judgement.reason}")
+    held = {judged.text for judged in judgement.expectations if judged.holds}
+    if still := [text for text in defect.violates if text in held]:
+        detail = f"RED, but not for the declared reason: still holds: {'; '.join(still)}"
+        return Witness(defect.name, Outcome.SURVIVED, detail)
+    broken = [judged for judged in judgement.expectations if not judged.holds]
+    return Witness(defect.name, Outcome.CAUGHT, "; ".join(map(describe, broken)))
+
+
+def unproven(witnesses: tuple[Witness, ...]) -> str | None:
+    """Why the teeth are not proven, naming each class without a witness; None where all were caught."""
+    if not witnesses:
+        return "no defect class is declared: nothing shows that this falsifier can go RED"
+    missing = [w for w in witnesses if w.outcome is not Outcome.CAUGHT]
+    return "; ".join(f"{w.defect} {w.outcome.replace('_', ' ')} ({w.detail})" for w in missing) or None

@@ -1,0 +1,20 @@
+"""Digests of files."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from aprender.errors import FormatError
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of the file's bytes as 64 lower-case hex digits, read in pieces.
+
+    Raises FormatError when the file can't be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise FormatError(f"{path}: can't be read ({error.strerror}); check the path and its permissions") from error

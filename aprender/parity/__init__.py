@@ -1,0 +1,1 @@
+"""How the CUDA path is judged against the oracle: envelopes of honest rounding."""

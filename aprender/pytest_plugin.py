@@ -1,0 +1,128 @@
+"""pytest plugin: each falsifier of a version 2 contract is a test item, ``contracts/x.yaml::FALSIFY-...``.
+
+RED fails with the prediction, the observation and the line in the contract; ERROR and UNPROVEN are errors of the
+set-up, because nothing was shown false; SKIPPED skips with the reason. Nothing heavy is imported until a contract is
+collected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from aprender.contracts.contract import Contract, Falsifier
+    from aprender.falsify.record import FalsifierRun
+    from aprender.falsify.run import Runner
+
+
+class FalsifierNotProven(Exception):
+    """The falsifier's verdict is neither GREEN nor RED nor SKIPPED."""
+
+
+class FalsifierIsRed(Exception):
+    """The claim was shown false."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--pv-device`` and ``--pv-model``, the options of ``pv run``."""
+    group = parser.getgroup("aprender", "contract falsifiers")
+    group.addoption("--pv-device", choices=["cpu", "cuda", "auto"], default="auto", help="as pv run --device")
+    group.addoption("--pv-model", type=Path, default=None, metavar="PATH", help="as pv run --model")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marker that ``-m ship_blocking`` selects."""
+    config.addinivalue_line("markers", "ship_blocking: a falsifier that blocks shipping unless it is GREEN")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Collect YAML files that are version 2 contracts; other YAML files are none of this plugin's business."""
+    if file_path.suffix not in (".yaml", ".yml"):
+        return None
+    try:
+        lines = file_path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return None
+    keys = {line.partition(":")[0] for line in lines}
+    if keys >= {"schema_version", "falsification_tests"}:
+        return ContractFile.from_parent(parent, path=file_path)
+    return None
+
+
+class ContractFile(pytest.File):
+    """One contract."""
+
+    def collect(self) -> Iterator[FalsifierItem]:
+        """One item per falsifier. A contract with errors is a collection error that shows every finding."""
+        from aprender.contracts.validate import validate
+        from aprender.reports.text import validation_text
+
+        result = validate([self.path])
+        if not result.contracts:
+            raise self.CollectError(validation_text(result))
+        for contract in result.contracts:
+            for falsifier in contract.falsifiers:
+                item = FalsifierItem.from_parent(self, name=falsifier.id, contract=contract, falsifier=falsifier)
+                if falsifier.ship_blocking:
+                    item.add_marker("ship_blocking")
+                yield item
+
+
+class FalsifierItem(pytest.Item):
+    """One falsifier. Its clean run and its teeth happen in ``setup``; ``runtest`` only tells RED from GREEN."""
+
+    def __init__(self, *, contract: Contract, falsifier: Falsifier, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.contract = contract
+        self.falsifier = falsifier
+        self.record: FalsifierRun | None = None
+
+    def setup(self) -> None:
+        """Run, record the evidence, and raise for every verdict that is neither GREEN nor RED."""
+        from aprender.falsify.verdict import Verdict
+
+        runner = _runner(self.config)
+        self.record = runner.run(self.contract, self.falsifier)
+        self.user_properties.append(("verdict", str(self.record.verdict)))
+        runner.record(self.record)
+        if self.record.verdict is Verdict.SKIPPED:
+            raise pytest.skip.Exception(self.record.reason, _use_item_location=True)
+        if self.record.verdict not in (Verdict.GREEN, Verdict.RED):
+            raise FalsifierNotProven(f"{self.record.verdict}: {self.record.reason}")
+
+    def runtest(self) -> None:
+        """Fail where the claim was shown false."""
+        from aprender.falsify.verdict import Verdict
+
+        if self.record is None or self.record.verdict is not Verdict.GREEN:
+            raise FalsifierIsRed
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        """The report of ``pv run`` for this falsifier instead of a traceback of the runner."""
+        if isinstance(excinfo.value, FalsifierIsRed | FalsifierNotProven) and self.record is not None:
+            from aprender.reports.text import details_text
+
+            return details_text(self.record)
+        return super().repr_failure(excinfo, style)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        """The falsifier's own line in the contract."""
+        return self.path, self.falsifier.position.line - 1, f"{self.path.name}::{self.name}"
+
+
+_RUNNER = pytest.StashKey["Runner"]()
+
+
+def _runner(config: pytest.Config) -> Runner:
+    """The runner of this session (of this worker, under xdist): systems are opened once for all items."""
+    if _RUNNER not in config.stash:
+        from aprender.falsify.probe import Options
+        from aprender.falsify.run import Runner, resolve_device
+
+        model: Path | None = config.getoption("--pv-model")
+        config.stash[_RUNNER] = Runner(Options(resolve_device(config.getoption("--pv-device")), model))
+    return config.stash[_RUNNER]

@@ -1,0 +1,1 @@
+"""One record in, one format out. Nothing here measures, judges or decides."""

@@ -1,0 +1,158 @@
+"""Plain text for people: aligned columns, colour only on the verdicts (the command line strips it where unwanted)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import click
+
+from aprender.contracts.validate import Validation
+from aprender.falsify.gate import Standing, ship_percentage
+from aprender.falsify.judge import Judged
+from aprender.falsify.record import FalsifierRun, Outcome
+from aprender.falsify.verdict import Verdict
+
+_COLOURS = {
+    Verdict.GREEN: "green", Verdict.RED: "red", Verdict.TAMPERED: "red", Verdict.ERROR: "magenta",
+    Verdict.UNPROVEN: "yellow", Verdict.STALE: "yellow", Verdict.SKIPPED: "cyan",
+}  # fmt: skip
+
+
+def validation_text(result: Validation) -> str:
+    """One line per finding, ``file:line:column: RULE message``, and the denominator at the end."""
+    lines = []
+    for finding in result.findings:
+        place = f"{finding.file}:{finding.line}:{finding.column}"
+        severity = "warning: " if finding.severity == "warning" else ""
+        lines.append(f"{place}: {finding.rule} {severity}{finding.message}")
+    counts = [
+        _plural(len(result.files), "contract"),
+        _plural(result.falsifiers, "falsifier"),
+        _plural(result.expectations, "expectation"),
+    ]
+    problems = f"{_plural(result.errors, 'error')}, {_plural(result.warnings, 'warning')}"
+    lines.append(f"{', '.join(counts)}: {problems}")
+    return "\n".join(lines)
+
+
+def runs_text(runs: Sequence[FalsifierRun]) -> str:
+    """The table of verdicts, details of what is not GREEN, and one closing line."""
+    header = ("FALSIFIER", "VERDICT", "MEASURED AGAINST BOUND", "DEFECTS", "TIME")
+    rows: list[tuple[str, ...]] = [header]
+    for run in runs:
+        measured = [_measured(run, judged) for judged in run.expectations] or ["-"]
+        rows.append((run.falsifier.id, run.verdict, measured[0], _defects(run), _time(run)))
+        rows += [("", "", line, "", "") for line in measured[1:]]
+    details = [details_text(run) for run in runs if run.verdict is not Verdict.GREEN]
+    return "\n\n".join([_table(rows), *details, _closing(runs)])
+
+
+def details_text(run: FalsifierRun) -> str:
+    """Why a falsifier is not GREEN; for RED also prediction, observation, where to look, and its place."""
+    verdict = click.style(run.verdict, fg=_COLOURS[run.verdict], bold=True)
+    lines = [f"{run.falsifier.id} is {verdict}: {run.reason}"]
+    if run.verdict is Verdict.RED:
+        at = run.falsifier.position
+        observed = ", ".join(f"{name} = {value:.6g} {run.units[name]}".rstrip() for name, value in run.values.items())
+        lines += [
+            f"  prediction:  {_one_line(run.falsifier.prediction)}",
+            f"  observation: {observed}",
+            f"  if it fails: {_one_line(run.falsifier.if_fails)}",
+            f"  stated at:   {run.contract.path}:{at.line}:{at.column}",
+        ]
+    return "\n".join(lines)
+
+
+def standings_text(found: Sequence[Standing]) -> str:
+    """The table of present verdicts, the computed ship percentage and what the author's claims are worth."""
+    rows: list[tuple[str, ...]] = [("FALSIFIER", "VERDICT", "SHIP-BLOCKING", "EVIDENCE", "REASON")]
+    for standing in found:
+        evidence = f"{standing.device} {standing.evidence['observed_at'][:16]}" if standing.evidence else "-"
+        blocking = "yes" if standing.falsifier.ship_blocking else "no"
+        rows.append((standing.falsifier.id, standing.verdict, blocking, evidence, standing.reason))
+    percentage = ship_percentage(found)
+    blocking_count = sum(standing.falsifier.ship_blocking for standing in found)
+    green = sum(s.falsifier.ship_blocking and s.verdict is Verdict.GREEN for s in found)
+    ship = "no ship-blocking falsifier" if percentage is None else f"ship {percentage:.0f}% ({green}/{blocking_count})"
+    return f"{_table(rows)}\n\n{ship}"
+
+
+def _table(rows: Sequence[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+        if isinstance(row[1], Verdict):
+            cells[1] = click.style(cells[1], fg=_COLOURS[row[1]], bold=True)
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def _measured(run: FalsifierRun, judged: Judged) -> str:
+    if judged.left is None or judged.right is None:
+        return f"{judged.text}: no value"
+    comparison = next(c for c in run.falsifier.expectations if c.text == judged.text)
+    left, right = comparison.side_texts()
+    unit = run.units.get(left, "")
+    mark = "" if judged.holds else "  FAILS"
+    return (
+        f"{left} = {judged.left:.6g}{' ' if unit else ''}{unit} {comparison.symbol} {_bound(right, judged.right)}{mark}"
+    )
+
+
+def _bound(text: str, value: float) -> str:
+    number = f"{value:.6g}"
+    try:
+        return number if float(text) == value else f"{number} ({text})"
+    except ValueError:
+        return f"{number} ({text})"
+
+
+def _defects(run: FalsifierRun) -> str:
+    if not run.witnesses:
+        return "-"
+    parts = [f"{run.count(Outcome.CAUGHT)}/{len(run.falsifier.defect_classes)} caught"]
+    shown = [o for o in (Outcome.SURVIVED, Outcome.INERT, Outcome.NOT_PLANTED) if run.count(o) or o is Outcome.INERT]
+    return ", ".join(parts + [f"{run.count(outcome)} {outcome.replace('_', ' ')}" for outcome in shown])
+
+
+def _time(run: FalsifierRun) -> str:
+    reused = "" if not run.reused else f" ({run.reused}/{run.observed} reused)"
+    return f"{run.seconds:.1f} s{reused}"
+
+
+def _closing(runs: Sequence[FalsifierRun]) -> str:
+    counts = ", ".join(f"{sum(r.verdict is v for r in runs)} {v}" for v in Verdict if any(r.verdict is v for r in runs))
+    planted = sum(len(run.witnesses) for run in runs)
+    caught = sum(run.count(Outcome.CAUGHT) for run in runs)
+    observed, reused = sum(run.observed for run in runs), sum(run.reused for run in runs)
+    work = f"{observed} observations, {reused} reused from earlier runs"
+    if observed and observed == reused:
+        work = f"nothing changed: all {observed} observations reused, nothing was run again"
+    return f"{_plural(len(runs), 'falsifier')}: {counts}; {caught} of {planted} planted defects caught; {work}"
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _plural(count: int, word: str) -> str:
+    return f"{count} {word}{'' if count == 1 else 's'}"
+
+
+def claims_text(found: Iterable[Standing]) -> str | None:
+    """What contracts claim (``metadata.status``) against what evidence shows; None where nothing is claimed."""
+    by_contract: dict[str, list[Standing]] = {}
+    for standing in found:
+        by_contract.setdefault(str(standing.contract.path), []).append(standing)
+    lines = []
+    for path, members in by_contract.items():
+        claim = members[0].contract.status
+        if claim in ("ACTIVE", "DISCHARGED"):
+            open_ids = [s.falsifier.id for s in members if s.falsifier.ship_blocking and s.verdict is not Verdict.GREEN]
+            held = "evidence supports it" if not open_ids else f"evidence does not support it: {', '.join(open_ids)}"
+            lines.append(f"{path} claims {claim}: {held}")
+        elif claim == "DRAFT_RED":
+            shown = any(s.verdict in (Verdict.RED, Verdict.UNPROVEN) for s in members)
+            lines.append(f"{path} claims DRAFT_RED: {'so it is' if shown else 'but nothing is RED or unproven'}")
+    return "\n".join(lines) or None

@@ -1,0 +1,1 @@
+"""The transformer under contract: configuration, float64 oracle, CUDA path."""

@@ -1,0 +1,1 @@
+"""The probes and planted defects that this repository's contracts bind to, one module per subject."""

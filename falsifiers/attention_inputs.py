@@ -1,0 +1,125 @@
+"""What attention is fed in one layer: observed on the CUDA path, computed by the oracle, and its rounding envelope."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from aprender.parity.envelopes import normed_projection_envelope, rope_envelope
+from aprender.transformer import oracle
+from aprender.transformer.cuda import CudaTransformer
+from aprender.transformer.cuda.stages import get_stage, recorded
+from falsifiers.transformer_system import TransformerUnderContract
+
+Floats = npt.NDArray[np.floating[Any]]
+PROJECTIONS = ("q_proj", "k_proj", "v_proj")
+
+
+@dataclass(frozen=True)
+class Response:
+    """How attention's inputs moved when one bias was perturbed; error and sensitivity in envelopes."""
+
+    moved: list[Floats]
+    error: float
+    sensitivity: float
+
+
+def layer_inputs(model: CudaTransformer, tokens_BT: Tensor) -> list[Tensor]:
+    """x_BTD as it enters each layer in a forward pass over ``tokens_BT``."""
+    names = [f"layers.{index}.input_layernorm" for index in range(len(model.layers))]
+    with recorded(model, names) as calls:
+        model.forward(tokens_BT.to(model.device))
+    return [calls[name][0].args[0] for name in names]
+
+
+class AttentionInputs:
+    """q and k after RoPE, and v, of layer ``index`` fed with ``x_BTD``: the CUDA path's and the oracle's."""
+
+    def __init__(self, system: TransformerUnderContract, variant: str, index: int, x_BTD: Tensor) -> None:
+        self.model = system.models[variant]
+        self.config = system.variants[variant].config
+        self.tensors = system.variants[variant].tensors
+        self.index = index
+        self.x_BTD = x_BTD
+        self.cos_TR, self.sin_TR = oracle.rope_tables(x_BTD.shape[1], self.config.head_dim, self.config.rope_theta)
+        gain_D = self._weight("input_layernorm.weight")
+        self.normed_BTD = oracle.rms_norm(x_BTD.double().cpu().numpy(), gain_D, self.config.rms_norm_eps)
+
+    def observed(self) -> list[Floats]:
+        """[q_BTHC, k_BTGC, v_BTGC] as the CUDA path hands them to attention, as float64."""
+        name = f"layers.{self.index}.attention"
+        with recorded(self.model, [name]) as calls:
+            self.model.layers[self.index](self.x_BTD)
+        return [argument.double().cpu().numpy() for argument in calls[name][0].args]
+
+    def error(self, observed: list[Floats]) -> float:
+        """The largest distance of ``observed`` from the oracle, in envelopes, over all elements of q, k and v."""
+        ratios = []
+        for projection, seen in zip(PROJECTIONS, observed, strict=True):
+            exact, envelope = self.expected(projection)
+            ratios.append(float(np.max(np.abs(seen - exact) / envelope)))
+        return max(ratios)
+
+    def response(self, projection: str, base: list[Floats], generator: torch.Generator) -> Response:
+        """Perturb the bias of ``projection`` on the built object and compare how attention's inputs moved.
+
+        The perturbation is of the bias's own size, at least 0.5, differs in every channel, and is undone. Where the
+        block holds no such bias nothing moves, which is as far from the expected response as can be.
+        """
+        stage: Any = get_stage(self.model, f"layers.{self.index}.{projection}")
+        stored_N = self.tensors[f"model.layers.{self.index}.self_attn.{projection}.bias"]
+        scale = max(1.0, float(stored_N.square().mean().sqrt()))
+        delta_N = (0.5 + torch.rand(stored_N.shape, generator=generator)) * scale
+        delta_N *= torch.where(torch.rand(stored_N.shape, generator=generator) < 0.5, -1.0, 1.0)
+        bias_N, moved, shift_N = stage.bias, base, delta_N.double().numpy()
+        if bias_N is not None:
+            perturbed_N = bias_N + delta_N.to(bias_N.device)
+            shift_N = (perturbed_N.double() - bias_N.double()).cpu().numpy()  # what float32 made of it
+            stage.bias = perturbed_N
+            try:
+                moved = self.observed()
+            finally:
+                stage.bias = bias_N
+        return self._compare(projection, base, moved, shift_N)
+
+    def _compare(self, perturbed: str, base: list[Floats], moved: list[Floats], shift_N: Floats) -> Response:
+        error, sensitivity = 0.0, np.inf
+        for projection, before, after in zip(PROJECTIONS, base, moved, strict=True):
+            shift = shift_N if projection == perturbed else None
+            _, envelope = self.expected(projection)
+            _, envelope_moved = self.expected(projection, shift)
+            allowed = envelope + envelope_moved
+            expected = (
+                np.zeros_like(before) if shift is None else self._rotated(projection, self._in_heads(shift, before))
+            )
+            error = max(error, float(np.max(np.abs(after - before - expected) / allowed)))
+            if shift is not None:
+                sensitivity = float(np.min(np.max(np.abs(expected) / allowed, axis=-1)))
+        return Response(moved, error, sensitivity)
+
+    def expected(self, projection: str, shift_N: Floats | None = None) -> tuple[Floats, Floats]:
+        """The oracle's input to attention and its float32 envelope, with the bias shifted by ``shift_N``."""
+        weight_ND = self._weight(f"self_attn.{projection}.weight")
+        bias_N = self._weight(f"self_attn.{projection}.bias") if self.config.qkv_bias else None
+        if shift_N is not None and bias_N is not None:
+            bias_N = bias_N + shift_N
+        heads = (*self.normed_BTD.shape[:2], -1, self.config.head_dim)
+        exact = oracle.linear(self.normed_BTD, weight_ND, bias_N).reshape(heads)
+        envelope = normed_projection_envelope(self.normed_BTD, weight_ND, bias_N).reshape(heads)
+        if projection == "v_proj":
+            return exact, envelope
+        return self._rotated(projection, exact), rope_envelope(exact, envelope, self.cos_TR, self.sin_TR)
+
+    def _rotated(self, projection: str, x_BTHC: Floats) -> Floats:
+        return x_BTHC if projection == "v_proj" else oracle.rope(x_BTHC, self.cos_TR, self.sin_TR)
+
+    def _in_heads(self, shift_N: Floats, like_BTHC: Floats) -> Floats:
+        return np.broadcast_to(shift_N.reshape(like_BTHC.shape[2:]), like_BTHC.shape)
+
+    def _weight(self, name: str) -> Floats:
+        return self.tensors[f"model.layers.{self.index}.{name}"].double().numpy()

@@ -1,0 +1,174 @@
+"""Probes of FALSIFY-CUDA-FORWARD-PARITY-001..003: the CUDA forward pass equals the CPU's, biases included."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import torch
+
+from aprender.falsify.probe import Observation, probe
+from aprender.transformer.cuda import CudaTransformer
+from aprender.transformer.cuda.stages import get_stage
+from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, layer_inputs
+from falsifiers.transformer_defects import DEFECTS
+from falsifiers.transformer_system import SEED, TRANSFORMER, TransformerUnderContract
+
+
+@probe(
+    system=TRANSFORMER,
+    observes={
+        "val_loss": "nats",
+        "oracle_val_loss": "nats",
+        "val_loss_envelope": "nats",
+        "vocab_size": "tokens",
+        "tokens_evaluated": "tokens",
+        "sequences": "rows",
+        "shortest_sequence": "tokens",
+    },
+    defects=DEFECTS,
+)
+def validation_loss(system: TransformerUnderContract, *, sequences: int, positions: int) -> Observation:
+    """Mean next-token loss of the CUDA path and of the oracle on the same held-out tokens.
+
+    The envelope is measured from legal float32 rounding plans j of the oracle itself (one sum over K, and four partial
+    sums): ``2 max_j mean_i |loss_ij - loss_i|`` over tokens i. Errors of honest rounding differ in sign from token to
+    token, so the mean of their sizes bounds the size of their mean; the factor 2 admits another order of summation.
+    """
+    tokens_BT = system.held_out_tokens(sequences, positions)
+    losses_BT = system.model.token_losses(tokens_BT.to(system.device)).double().cpu().numpy()
+    exact_BT = system.oracle_losses(sequences, positions, np.float64, 1)
+    plans = [system.oracle_losses(sequences, positions, np.float32, k_splits) for k_splits in (1, 4)]
+    values = {
+        "val_loss": float(losses_BT.mean()),
+        "oracle_val_loss": float(exact_BT.mean()),
+        "val_loss_envelope": 2 * max(float(np.abs(plan_BT - exact_BT).mean()) for plan_BT in plans),
+        "vocab_size": system.model.config.vocab_size,
+        "tokens_evaluated": losses_BT.size,
+        "sequences": losses_BT.shape[0],
+        "shortest_sequence": losses_BT.shape[1] + 1,
+    }
+    return Observation(values, _digest([losses_BT]))
+
+
+@probe(
+    system=TRANSFORMER,
+    observes={
+        "bias_tensors_expected": "tensors",
+        "bias_tensors_present": "tensors",
+        "bias_elements_expected": "elements",
+        "bias_elements_equal": "elements",
+        "largest_bias": "",
+        "bias_free_blocks": "blocks",
+        "bias_free_tensors_present": "tensors",
+    },
+    defects=DEFECTS,
+)
+def bias_tensors(system: TransformerUnderContract) -> Observation:
+    """Look at the built blocks: which Q/K/V bias tensors they hold, and whether those are the checkpoint's bits."""
+    variant, bias_free = system.variants["biased"], system.models["bias_free"]
+    stored = {name: variant.tensors[_tensor_name(name)] for name in _projections(system.models["biased"])}
+    held = {name: _bias(system.models["biased"], name) for name in stored}
+    invented = [_bias(bias_free, name) for name in _projections(bias_free)]
+    values = {
+        "bias_tensors_expected": len(stored),
+        "bias_tensors_present": sum(bias_N is not None for bias_N in held.values()),
+        "bias_elements_expected": sum(bias_N.numel() for bias_N in stored.values()),
+        "bias_elements_equal": sum(_equal_bits(held[name], stored[name]) for name in stored),
+        "largest_bias": max(float(bias_N.abs().max()) for bias_N in stored.values()),
+        "bias_free_blocks": len(bias_free.layers),
+        "bias_free_tensors_present": sum(bias_N is not None for bias_N in invented),
+    }
+    seen = [bias_N for bias_N in (*held.values(), *invented) if bias_N is not None]
+    return Observation(values, _digest(bias_N.detach().cpu().numpy() for bias_N in seen))
+
+
+@probe(
+    system=TRANSFORMER,
+    observes={
+        "biases_expected": "tensors",
+        "biases_answering": "tensors",
+        "response_error": "envelopes",
+        "projection_error": "envelopes",
+        "bias_free_error": "envelopes",
+        "bias_free_blocks": "blocks",
+        "least_sensitivity": "envelopes",
+        "rows": "rows",
+        "positions": "tokens",
+    },
+    defects=DEFECTS,
+)
+def bias_response(system: TransformerUnderContract, *, rows: int, positions: int) -> Observation:
+    """Perturb each bias in turn and look at what attention is fed: q and k after RoPE, and v.
+
+    A perturbation d of one bias must move that input by the oracle's RoPE of d (of v: by d), at every row, position,
+    head and channel, and move the other two by nothing. Without perturbation, and in the bias-free model, attention must be
+    fed what the oracle computes from the same layer input. All errors are in units of the float32 envelope.
+    ``least_sensitivity`` is the weakest expected response over all rows, positions and heads: what was not moved
+    by more than rounding was not looked at.
+    """
+    tokens_BT = system.held_out_tokens(rows, positions)
+    generator = torch.Generator().manual_seed(SEED)
+    answering, arrays = 0, []
+    response_error, projection_error, bias_free_error, sensitivity = 0.0, 0.0, 0.0, np.inf
+    for index, x_BTD in enumerate(layer_inputs(system.models["biased"], tokens_BT)):
+        block = AttentionInputs(system, "biased", index, x_BTD)
+        base = block.observed()
+        arrays += base
+        projection_error = max(projection_error, block.error(base))
+        for projection in PROJECTIONS:
+            response = block.response(projection, base, generator)
+            answering += response.error <= 1
+            response_error = max(response_error, response.error)
+            sensitivity = min(sensitivity, response.sensitivity)
+            arrays += response.moved
+    for index, x_BTD in enumerate(layer_inputs(system.models["bias_free"], tokens_BT)):
+        block = AttentionInputs(system, "bias_free", index, x_BTD)
+        arrays += block.observed()
+        bias_free_error = max(bias_free_error, block.error(arrays[-3:]))
+    values = {
+        "biases_expected": len(PROJECTIONS) * len(system.models["biased"].layers),
+        "biases_answering": answering,
+        "response_error": response_error,
+        "projection_error": projection_error,
+        "bias_free_error": bias_free_error,
+        "bias_free_blocks": len(system.models["bias_free"].layers),
+        "least_sensitivity": sensitivity,
+        "rows": tokens_BT.shape[0],
+        "positions": tokens_BT.shape[1],
+    }
+    return Observation(values, _digest(arrays))
+
+
+def _projections(model: CudaTransformer) -> list[str]:
+    """Stage names of all Q/K/V projections, in forward order."""
+    return [f"layers.{index}.{projection}" for index in range(len(model.layers)) for projection in PROJECTIONS]
+
+
+def _tensor_name(stage: str) -> str:
+    """layers.3.q_proj -> model.layers.3.self_attn.q_proj.bias."""
+    layer, _, projection = stage.rpartition(".")
+    return f"model.{layer}.self_attn.{projection}.bias"
+
+
+def _bias(model: CudaTransformer, name: str) -> torch.Tensor | None:
+    stage: Any = get_stage(model, name)
+    bias_N: torch.Tensor | None = stage.bias
+    return bias_N
+
+
+def _equal_bits(held_N: torch.Tensor | None, stored_N: torch.Tensor) -> int:
+    """How many elements are bit-equal; none where the tensor is absent or has another shape or dtype."""
+    if held_N is None or held_N.shape != stored_N.shape or held_N.dtype != stored_N.dtype:
+        return 0
+    return int((held_N.detach().cpu().view(torch.int32) == stored_N.view(torch.int32)).sum())
+
+
+def _digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
+    state = hashlib.sha256()
+    for array in arrays:
+        state.update(f"{array.shape} {array.dtype}".encode())
+        state.update(np.ascontiguousarray(array).tobytes())
+    return state.hexdigest()

@@ -1,0 +1,200 @@
+"""The system under contract: the CUDA transformer over one checkpoint, next to its oracle, with held-out text.
+
+Two models stand side by side. ``biased`` has Q/K/V biases, ``bias_free`` has none (the Llama path); one of them is the
+checkpoint's own family, the other a twin that shares all its other weights: a Qwen2 checkpoint's twin lacks its
+biases, a Llama checkpoint's twin gets seeded ones. So the bias code and the bias-free code are looked at on every
+checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from aprender.errors import AprenderError
+from aprender.falsify.probe import Options, RequirementNotMet
+from aprender.formats import load_checkpoint, source_files
+from aprender.formats.checkpoint import Checkpoint
+from aprender.transformer.config import TransformerConfig
+from aprender.transformer.cuda import CudaTransformer
+from aprender.transformer.cuda.stages import get_stage, replaced, stage_names
+from aprender.transformer.cuda.upload import Upload, upload
+from aprender.transformer.oracle import Oracle
+
+SEED = 20260511
+MODEL = Path(__file__).parents[1] / "models" / "qwen2-stdlib-tiny"
+HELD_OUT_TEXT = MODEL / "held_out.txt"
+
+# Above this many weights a fingerprint trusts torch's version counters instead of hashing the contents.
+_HASH_AT_MOST = 2**24
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A configuration and its weights, float32 on the CPU under Hugging Face's names."""
+
+    config: TransformerConfig
+    tensors: Mapping[str, torch.Tensor]
+
+    def oracle(self, dtype: type[np.float64] | type[np.float32] = np.float64, k_splits: int = 1) -> Oracle:
+        """The oracle over these weights; float32 makes it a legal rounded reference."""
+        arrays = {name: self.tensors[name].numpy() for name in self.config.tensor_shapes()}
+        return Oracle(self.config, arrays, dtype, k_splits=k_splits)
+
+
+class TransformerUnderContract:
+    """What probes read and defects change. Opened once per run by ``TRANSFORMER``."""
+
+    def __init__(self, checkpoint: Checkpoint, device: str) -> None:
+        own = Variant(checkpoint.config, checkpoint.tensors)
+        with_biases, without = (own, _without_biases(own)) if own.config.qkv_bias else (_with_biases(own), own)
+        self.checkpoint = checkpoint
+        self.device = torch.device(device)
+        self.variants = {"biased": with_biases, "bias_free": without}
+        self.own = "biased" if own.config.qkv_bias else "bias_free"
+        self.models = self._built(upload)
+
+    @property
+    def model(self) -> CudaTransformer:
+        """The model of the checkpoint's own family."""
+        return self.models[self.own]
+
+    def _built(self, upload: Upload) -> dict[str, CudaTransformer]:
+        return {
+            name: CudaTransformer.from_checkpoint(variant.config, variant.tensors, self.device, upload=upload)
+            for name, variant in self.variants.items()
+        }
+
+    @contextmanager
+    def uploading(self, defective: Upload) -> Generator[None]:
+        """Both models built anew with another upload step, for the time of a ``with`` block."""
+        clean = self.models
+        self.models = self._built(defective)
+        try:
+            yield
+        finally:
+            self.models = clean
+
+    @contextmanager
+    def with_stage(self, variant: str, name: str, stage: Any) -> Generator[None]:
+        """One stage of one model replaced, for the time of a ``with`` block."""
+        with replaced(self.models[variant], name, stage):
+            yield
+
+    def held_out_tokens(self, rows: int, positions: int) -> torch.Tensor:
+        """tokens_BT of held-out text, int64: consecutive rows. Raises AprenderError where the text is too short."""
+        ids = self._held_out_ids
+        if len(ids) < rows * positions:
+            message = f"{HELD_OUT_TEXT}: {len(ids)} tokens, {rows} x {positions} are asked for; lower 'with:'"
+            raise AprenderError(message)
+        return torch.tensor(ids[: rows * positions], dtype=torch.int64).reshape(rows, positions)
+
+    @cached_property
+    def _held_out_ids(self) -> list[int]:
+        ids: list[int] = self.checkpoint.tokenizer.encode(
+            HELD_OUT_TEXT.read_text("utf-8"), add_special_tokens=False
+        ).ids
+        return ids
+
+    @cached_property
+    def reference_losses(self) -> dict[tuple[int, int, str, int], np.ndarray[Any, Any]]:
+        """Oracle losses kept between the probes of one run; the oracle is not touched by any planted defect."""
+        return {}
+
+    def oracle_losses(self, rows: int, positions: int, dtype: type[Any], k_splits: int) -> np.ndarray[Any, Any]:
+        """Losses [B, T-1] in nats of the oracle on the held-out text."""
+        key = (rows, positions, dtype.__name__, k_splits)
+        if key not in self.reference_losses:
+            tokens_BT = self.held_out_tokens(rows, positions).numpy()
+            oracle = self.variants[self.own].oracle(dtype, k_splits)
+            self.reference_losses[key] = oracle.token_losses(tokens_BT)
+        return self.reference_losses[key]
+
+    def facts(self) -> dict[str, Any]:
+        """Device, driver, dtype, flags and seed, for the evidence."""
+        cuda = self.device.type == "cuda"
+        return {
+            "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
+            "driver": _driver_version() if cuda else None,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda if cuda else None,
+            "dtype": "float32",
+            "flags": {
+                "float32_matmul_precision": torch.get_float32_matmul_precision(),
+                "allow_tf32": torch.backends.cuda.matmul.allow_tf32,
+                "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
+                "threads": torch.get_num_threads(),
+            },
+            "model": self.checkpoint.source.name,
+            "family": self.checkpoint.config.family,
+            "seed": SEED,
+        }
+
+    def fingerprint(self) -> str:
+        """A digest of every stage of both models: which object it is, and what it holds."""
+        state = hashlib.sha256()
+        for variant, model in self.models.items():
+            for name in stage_names(model):
+                stage = get_stage(model, name)
+                state.update(f"{variant} {name} {id(stage)}".encode())
+                for field in fields(stage):  # type: ignore[arg-type]  # every operator is a dataclass
+                    state.update(_described(getattr(stage, field.name)).encode())
+        return state.hexdigest()
+
+
+class TransformerFactory:
+    """Opens the checkpoint that ``pv run --model`` names, or this repository's own."""
+
+    def inputs(self, options: Options) -> tuple[Path, ...]:
+        """The checkpoint's files and the held-out text."""
+        return (*source_files(options.model or MODEL), HELD_OUT_TEXT)
+
+    def open(self, options: Options) -> TransformerUnderContract:
+        """Load and upload. Raises RequirementNotMet without a usable CUDA device, FormatError for a bad checkpoint."""
+        if options.device == "cuda" and not torch.cuda.is_available():
+            message = f"torch {torch.__version__} can't use the CUDA device of this host; install a CUDA build of torch"
+            raise RequirementNotMet(message)
+        torch.set_float32_matmul_precision("highest")  # no TF32: float32 mode is float32
+        return TransformerUnderContract(load_checkpoint(options.model or MODEL), options.device)
+
+
+TRANSFORMER = TransformerFactory()
+
+
+def _without_biases(variant: Variant) -> Variant:
+    config = replace(variant.config, family="llama", qkv_bias=False)
+    return Variant(config, {name: variant.tensors[name] for name in config.tensor_shapes()})
+
+
+def _with_biases(variant: Variant) -> Variant:
+    """Seeded biases of the size that the projections' outputs have in practice: neither zero nor alike."""
+    config = replace(variant.config, family="qwen2", qkv_bias=True)
+    generator = torch.Generator().manual_seed(SEED)
+    biases = {
+        name: torch.randn(shape, generator=generator)
+        for name, shape in config.tensor_shapes().items()
+        if name not in variant.tensors
+    }
+    return Variant(config, {**variant.tensors, **biases})
+
+
+def _described(value: Any) -> str:
+    if not isinstance(value, torch.Tensor):
+        return repr(value)
+    where = f"{tuple(value.shape)} {value.dtype} {value.data_ptr()} {value._version}"
+    if value.numel() > _HASH_AT_MOST:
+        return where
+    return where + hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+
+
+def _driver_version() -> str | None:
+    proc = Path("/proc/driver/nvidia/version")
+    return proc.read_text().splitlines()[0].strip() if proc.is_file() else None

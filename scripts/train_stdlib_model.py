@@ -1,0 +1,237 @@
+"""Train models/qwen2-stdlib-tiny: a small Qwen2 on Python's standard library whose Q/K/V biases matter.
+
+Biases that start at zero stay small in a short training, and a test that drops them sees nothing. Pretrained Qwen2
+biases are huge, so these start that way: ``planted_biases`` makes recency heads out of b_q and b_k and a large
+constant out of b_v, and training builds on them. The defects that the model must show are measured at the end and
+stored beside it. Run on 2 CPU cores it takes about ten minutes:
+
+    python scripts/train_stdlib_model.py
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+from planted_losses import held_out_loss, planted_losses
+from safetensors.torch import save_file
+from stdlib_text import StdlibText, read, run_hashes
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
+
+from aprender.transformer.config import TransformerConfig
+from aprender.transformer.cuda import CudaTransformer
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIG = TransformerConfig(
+    family="qwen2",
+    vocab_size=1000,
+    hidden_size=96,
+    intermediate_size=248,
+    num_hidden_layers=4,
+    num_attention_heads=6,
+    num_key_value_heads=2,
+    head_dim=20,
+    rms_norm_eps=3e-5,
+    rope_theta=50000.0,
+    tie_word_embeddings=False,
+    qkv_bias=True,
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Recipe:
+    """Hyper-parameters; all of them are stored in training.json."""
+
+    seed: int = 20260101
+    rows: int = 32
+    positions: int = 128
+    learning_rate: float = 4e-3
+    embedding_learning_rate: float = 4e-4
+    warmup_steps: int = 100
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip_norm: float = 1.0
+    embedding_std: float = 0.03
+    value_bias_std: float = 3.0
+
+
+@click.command(help=__doc__)
+@click.option("--steps", default=1800, show_default=True, help="Optimizer steps.")
+@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "models/qwen2-stdlib-tiny")
+@click.option("--device", default="cpu", show_default=True)
+def main(steps: int, out: Path, device: str) -> None:
+    recipe = Recipe()
+    torch.manual_seed(recipe.seed)
+    torch.use_deterministic_algorithms(True)
+    text = read()
+    tokenizer = train_tokenizer(text.training)
+    training_N = torch.tensor(tokenizer.encode(text.training).ids)
+    held_out_BT = rows_of(torch.tensor(tokenizer.encode(text.held_out).ids), recipe.positions)
+    print(f"{len(training_N):,} training tokens, {held_out_BT.numel():,} held-out tokens")
+
+    started = time.monotonic()
+    tensors = {name: tensor.to(device) for name, tensor in initial_tensors(recipe).items()}
+    losses = train(tensors, training_N, recipe, steps, device)
+    seconds = time.monotonic() - started
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    model = CudaTransformer.from_checkpoint(CONFIG, tensors, "cpu")
+    measured = {
+        "training_loss_by_step": losses,
+        "held_out_loss": held_out_loss(model, held_out_BT),
+        "threshold_0.7_ln_vocab": 0.7 * math.log(CONFIG.vocab_size),
+        "planted_defects_held_out_loss": planted_losses(CONFIG, tensors, held_out_BT),
+        "bias_largest_magnitude": {
+            kind: max(t.abs().max().item() for n, t in tensors.items() if n.endswith(f"{kind}_proj.bias"))
+            for kind in "qkv"
+        },
+        "norm_gain_std": torch.cat([t for n, t in tensors.items() if "norm" in n]).std().item(),
+    }
+    print(json.dumps({k: v for k, v in measured.items() if k != "training_loss_by_step"}, indent=2))
+    save(out, tensors, tokenizer, text)
+    how = {
+        "command": shlex.join(["python", "scripts/train_stdlib_model.py", *sys.argv[1:]]),
+        "steps": steps,
+        "recipe": dataclasses.asdict(recipe),
+        "device": device,
+        "seconds": round(seconds),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "losses_are": "nats per token, float32, rows of 128 tokens",
+        **measured,
+        "training_files_sha256": text.training_sha256,
+        "held_out_files_sha256": text.held_out_sha256,
+        "training_lines.u32": " ".join((run_hashes.__doc__ or "").split()),
+    }
+    (out / "training.json").write_text(json.dumps(how, indent=2) + "\n")
+
+
+def train_tokenizer(text: str) -> Tokenizer:
+    """Train a byte-level BPE of ``CONFIG.vocab_size`` tokens on ``text``; every byte is one, so none is unknown."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    trainer = trainers.BpeTrainer(vocab_size=CONFIG.vocab_size, initial_alphabet=sorted(alphabet), show_progress=False)
+    tokenizer.train_from_iterator(text.splitlines(keepends=True), trainer)
+    return tokenizer
+
+
+def rows_of(tokens_N: Tensor, T: int) -> Tensor:
+    """Cut into rows of T tokens, without what is left over: tokens_BT."""
+    return tokens_N[: len(tokens_N) // T * T].view(-1, T)
+
+
+def initial_tensors(recipe: Recipe) -> dict[str, Tensor]:
+    """Draw the starting weights, trainable, in the order of ``CONFIG.tensor_shapes()``."""
+    tensors = {}
+    for name, shape in CONFIG.tensor_shapes().items():
+        if name.endswith("norm.weight"):
+            tensor = torch.ones(shape)
+        elif name.endswith(".bias"):
+            tensor = planted_bias(name, recipe)
+        else:
+            deep = name.endswith(("o_proj.weight", "down_proj.weight"))
+            std = shape[1] ** -0.5 / (math.sqrt(2 * CONFIG.num_hidden_layers) if deep else 1)
+            tensor = torch.randn(shape) * (recipe.embedding_std if "embed" in name else std)
+        tensors[name] = tensor.requires_grad_()
+    return tensors
+
+
+def planted_bias(name: str, recipe: Recipe) -> Tensor:
+    """Bias of one projection, flat over heads and channels; channels r and r + 10 of a head rotate together.
+
+    b_q . b_k after RoPE is ``sum_r A_r cos(f_r (distance - wanted))``: a head of layer i that looks ``wanted``
+    tokens back. The amplitudes are in attention logits. The slowest pair carries 100 more, the same at every
+    distance: softmax ignores it, but one that does not subtract the maximum overflows, as on real Qwen2 weights.
+    """
+    C, R = CONFIG.head_dim, CONFIG.head_dim // 2
+    layer, kind = int(name.split(".")[2]), name.split(".")[4][0]
+    if kind == "v":
+        return recipe.value_bias_std * torch.randn(CONFIG.kv_dim)
+    key_R = torch.zeros(R)
+    key_R[[0, 1, 2, 3, 9]] = torch.tensor([12.0, 12.0, 12.0, 12.0, 40.0])
+    if kind == "k":
+        return torch.cat([key_R, torch.zeros(R)]).repeat(CONFIG.num_key_value_heads)
+    amplitude_R = torch.zeros(R)
+    amplitude_R[[0, 1, 2, 3, 9]] = torch.tensor([4.0, 4.0, 3.0, 2.0, 100.0])
+    size_R = math.sqrt(C) * amplitude_R / key_R.clamp(min=1)
+    frequency_R = CONFIG.rope_theta ** (-torch.arange(R) / R)
+    heads = []
+    for head in range(CONFIG.num_attention_heads):
+        wanted = (head + layer) % CONFIG.num_attention_heads
+        # The planted rotation undoes what RoPE turns over `wanted` positions.
+        heads += [size_R * torch.cos(frequency_R * wanted), -size_R * torch.sin(frequency_R * wanted)]
+    return torch.cat(heads)
+
+
+def train(tensors: dict[str, Tensor], tokens_N: Tensor, recipe: Recipe, steps: int, device: str) -> dict[str, float]:
+    """Train ``tensors`` in place. Result: mean training loss in nats over each tenth of the run, by its last step."""
+    for name in tensors:
+        tensors[name] = tensors[name].detach().requires_grad_()
+    model = CudaTransformer.from_checkpoint(CONFIG, tensors, device)
+    optimizer = torch.optim.AdamW(parameter_groups(tensors, recipe), betas=recipe.betas, fused=True)
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer,
+        lambda step: min((step + 1) / recipe.warmup_steps, 0.55 + 0.45 * math.cos(math.pi * step / steps)),
+    )
+    tenth, window, means = max(1, steps // 10), 0.0, {}
+    started = time.monotonic()
+    for step in range(1, steps + 1):
+        start_B1 = torch.randint(len(tokens_N) - recipe.positions, (recipe.rows, 1))
+        loss = model.token_losses(tokens_N[start_B1 + torch.arange(recipe.positions)]).mean()
+        optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(tensors.values(), recipe.clip_norm)
+        optimizer.step()
+        schedule.step()
+        window += loss.item()
+        if step % tenth == 0:
+            means[str(step)], window = round(window / tenth, 4), 0.0
+        if step % 10 == 0 or step == steps:
+            left = (time.monotonic() - started) / step * (steps - step)
+            print(f"\rstep {step}/{steps}  loss {loss.item():.3f} nats  {left:.0f} s left   ", end="", flush=True)
+    print()
+    return means
+
+
+def parameter_groups(tensors: dict[str, Tensor], recipe: Recipe) -> list[dict[str, object]]:
+    """Matrices decay; biases and norm gains don't; the embedding learns slowly, so that its rows stay small."""
+    groups: dict[str, list[Tensor]] = {"matrix": [], "vector": [], "embedding": []}
+    for name, tensor in tensors.items():
+        groups["embedding" if "embed" in name else "matrix" if tensor.ndim == 2 else "vector"].append(tensor)
+    return [
+        {"params": groups["matrix"], "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay},
+        {"params": groups["vector"], "lr": recipe.learning_rate, "weight_decay": 0.0},
+        {"params": groups["embedding"], "lr": recipe.embedding_learning_rate, "weight_decay": 0.0},
+    ]
+
+
+def save(out: Path, tensors: dict[str, Tensor], tokenizer: Tokenizer, text: StdlibText) -> None:
+    """Write the model as Hugging Face's qwen2, its texts, and the proof that they don't overlap."""
+    training_lines = np.unique(np.array(run_hashes(text.training), dtype="<u4"))
+    assert not np.isin(run_hashes(text.held_out), training_lines).any(), "held-out text overlaps"  # noqa: S101
+    out.mkdir(parents=True, exist_ok=True)
+    training_lines.tofile(out / "training_lines.u32")
+    (out / "held_out.txt").write_text(text.held_out, encoding="utf-8", newline="\n")
+    save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save(str(out / "tokenizer.json"))
+    shape = dataclasses.asdict(CONFIG)
+    del shape["family"], shape["qkv_bias"]
+    hf = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", **shape, "hidden_act": "silu"}
+    hf |= {"max_position_embeddings": 512, "attention_dropout": 0.0, "torch_dtype": "float32"}
+    hf |= {"use_sliding_window": False, "bos_token_id": None, "eos_token_id": None}
+    (out / "config.json").write_text(json.dumps(hf, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

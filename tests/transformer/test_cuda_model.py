@@ -1,0 +1,220 @@
+"""The CUDA path, on every device there is: equal to the oracle up to rounding, honest about where it runs."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import torch
+from random_models import CONFIGS, as_tensors, float32_envelope, random_tokens, random_weights
+from torch import Tensor
+
+from aprender.errors import AprenderError, FormatError
+from aprender.transformer.config import TransformerConfig
+from aprender.transformer.cuda import CudaTransformer
+from aprender.transformer.cuda import model as model_module
+from aprender.transformer.cuda.operators import Embedding, Linear
+from aprender.transformer.cuda.stages import get_stage, replaced
+from aprender.transformer.cuda.upload import upload
+from aprender.transformer.oracle import Oracle
+
+QWEN = CONFIGS["qwen2-7to1-untied"]
+
+
+def build(config: TransformerConfig, device: str = "cpu") -> CudaTransformer:
+    return CudaTransformer.from_checkpoint(config, as_tensors(random_weights(config)), device)
+
+
+def tokens_of(config: TransformerConfig) -> Tensor:
+    return torch.from_numpy(random_tokens(config))
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("method", ["logits", "token_losses"])
+def test_equals_the_oracle_within_the_rounding_envelope(name: str, method: str, device: str) -> None:
+    """Logits and losses differ from float64 by no more than float32 rounding allows."""
+    config = CONFIGS[name]
+    weights, tokens_BT = random_weights(config), random_tokens(config)
+    exact = getattr(Oracle(config, weights), method)(tokens_BT)
+    model = build(config, device)
+    with torch.no_grad():
+        run = model.forward if method == "logits" else model.token_losses
+        candidate = run(torch.from_numpy(tokens_BT))
+    assert candidate.dtype == torch.float32
+    assert candidate.shape == exact.shape
+    error = np.abs(candidate.cpu().double().numpy() - exact).max()
+    assert 0 < error <= float32_envelope(config, weights, tokens_BT, method)
+
+
+@pytest.mark.parametrize("change", ["bias", "theta", "eps"])
+def test_a_small_defect_is_far_outside_the_envelope(change: str, device: str) -> None:
+    """One dropped K bias, another theta or another eps exceeds the envelope tenfold: it is not too wide to fail."""
+    weights, tokens_BT = random_weights(QWEN), random_tokens(QWEN)
+    model = build(QWEN, device)
+    name = {"bias": "layers.2.k_proj", "theta": "layers.2.rope", "eps": "layers.0.input_layernorm"}[change]
+    stage = get_stage(model, name)
+    if isinstance(stage, Linear):
+        defect: object = Linear(stage.weight, None)
+    elif change == "theta":
+        defect = get_stage(build(_with(QWEN, rope_theta=10_000.0), device), name)
+    else:
+        defect = get_stage(build(_with(QWEN, rms_norm_eps=1e-6), device), name)
+    with torch.no_grad(), replaced(model, name, defect):  # type: ignore[arg-type]
+        wrong = model.token_losses(torch.from_numpy(tokens_BT)).cpu().double().numpy()
+    error = np.abs(wrong - Oracle(QWEN, weights).token_losses(tokens_BT)).max()
+    assert error > 10 * float32_envelope(QWEN, weights, tokens_BT, "token_losses")
+
+
+def test_chunked_losses_are_those_of_the_logits(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    """Losses made from 7 positions at a time equal those made from all logits, in the same places."""
+    model, tokens_BT = build(QWEN, device), tokens_of(QWEN)
+    monkeypatch.setattr(model_module, "_LOGITS_AT_ONCE", 7 * QWEN.vocab_size + 5)
+    with torch.no_grad():
+        logits_BTV = model.forward(tokens_BT)
+        losses_BT = model.token_losses(tokens_BT)
+    targets_BT = tokens_BT[:, 1:].to(device)
+    expected_BT = torch.nn.functional.cross_entropy(logits_BTV[:, :-1].mT, targets_BT, reduction="none")
+    torch.testing.assert_close(losses_BT, expected_BT, rtol=1e-5, atol=1e-5)
+
+
+def test_the_future_does_not_change_the_past(device: str) -> None:
+    """Other tokens from position 37 on leave every logit before it bit-equal, and change those after it."""
+    model, tokens_BT = build(QWEN, device), tokens_of(QWEN)
+    other_BT = tokens_BT.clone()
+    other_BT[:, 37:] = (other_BT[:, 37:] + 1) % QWEN.vocab_size
+    with torch.no_grad():
+        logits_BTV, other_BTV = model.forward(tokens_BT), model.forward(other_BT)
+    assert torch.equal(logits_BTV[:, :37], other_BTV[:, :37])
+    assert ((logits_BTV - other_BTV)[:, 37:].abs().amax(dim=-1) > 0.1).all()
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_parameter_has_a_gradient(name: str, device: str) -> None:
+    """Autograd reaches every tensor that the configuration names, and none of them with zeros."""
+    config = CONFIGS[name]
+    tensors = {key: tensor.to(device).requires_grad_() for key, tensor in as_tensors(random_weights(config)).items()}
+    model = CudaTransformer.from_checkpoint(config, tensors, device)
+    model.token_losses(tokens_of(config)).mean().backward()  # type: ignore[no-untyped-call]
+    gradients = {key: tensor.grad for key, tensor in tensors.items()}
+    assert [key for key, gradient in gradients.items() if gradient is None or not gradient.any()] == []
+
+
+def test_upload_shares_memory_on_the_cpu_and_nothing_changes_it() -> None:
+    """On the CPU upload copies nothing, and a forward pass leaves every weight bit-equal."""
+    tensors = as_tensors(random_weights(QWEN))
+    before = {name: tensor.clone() for name, tensor in tensors.items()}
+    uploaded = upload(QWEN, tensors, torch.device("cpu"), torch.float32)
+    assert list(uploaded) == list(QWEN.tensor_shapes())
+    assert all(uploaded[name].data_ptr() == tensor.data_ptr() for name, tensor in tensors.items())
+    CudaTransformer.from_checkpoint(QWEN, tensors, "cpu").token_losses(tokens_of(QWEN))
+    assert all(torch.equal(before[name], tensor) for name, tensor in tensors.items())
+
+
+def test_an_upload_without_biases_makes_a_model_without_biases() -> None:
+    """The founding defect can be planted: the model is built, has no biases, and answers differently."""
+
+    def forgetful(
+        config: TransformerConfig, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        uploaded = upload(config, tensors, device, dtype)
+        return {name: tensor for name, tensor in uploaded.items() if not name.endswith(".bias")}
+
+    tensors = as_tensors(random_weights(QWEN))
+    model = CudaTransformer.from_checkpoint(QWEN, tensors, "cpu", upload=forgetful)
+    projections = [get_stage(model, f"layers.{i}.{kind}_proj") for i in range(3) for kind in "qkv"]
+    assert all(isinstance(projection, Linear) and projection.bias is None for projection in projections)
+    assert not torch.allclose(model.forward(tokens_of(QWEN)), build(QWEN).forward(tokens_of(QWEN)), atol=0.1)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_heads_are_tied_and_biases_present_as_configured(name: str) -> None:
+    """A tied head is the embedding's own tensor; Q, K and V have biases in qwen2 and none in llama."""
+    config, model = CONFIGS[name], build(CONFIGS[name])
+    embedding, head = get_stage(model, "embed_tokens"), get_stage(model, "lm_head")
+    assert isinstance(embedding, Embedding)
+    assert isinstance(head, Linear)
+    assert (head.weight is embedding.weight) == config.tie_word_embeddings
+    for i in range(config.num_hidden_layers):
+        linears = {
+            kind: get_stage(model, f"layers.{i}.{kind}_proj") for kind in ("q", "k", "v", "o", "gate", "up", "down")
+        }
+        with_bias = {kind for kind, stage in linears.items() if isinstance(stage, Linear) and stage.bias is not None}
+        assert with_bias == ({"q", "k", "v"} if config.family == "qwen2" else set())
+
+
+@pytest.mark.parametrize(("token", "row", "column"), [(211, 1, 40), (-1, 0, 60)])
+def test_a_token_outside_the_vocabulary_is_named(token: int, row: int, column: int, device: str) -> None:
+    """The message names the token, where it is and how large the vocabulary is."""
+    tokens_BT = tokens_of(QWEN)
+    tokens_BT[row, column] = token
+    with pytest.raises(AprenderError, match=rf"has 211 tokens: token {token} \(row {row}, column {column}\)"):
+        build(QWEN, device).forward(tokens_BT)
+
+
+def test_nothing_to_predict_is_an_error() -> None:
+    """A row of one token, no row at all and tokens that aren't integers are refused, not averaged to NaN."""
+    model, tokens_BT = build(QWEN), tokens_of(QWEN)
+    with pytest.raises(AprenderError, match="2 tokens or more"):
+        model.token_losses(tokens_BT[:, :1])
+    for wrong in (tokens_BT[:0], tokens_BT[0], tokens_BT.double()):
+        with pytest.raises(AprenderError, match="must be integers of shape"):
+            model.token_losses(wrong)
+
+
+def test_more_positions_than_the_tables_serve_is_an_error() -> None:
+    """A row longer than the rotary tables is refused; torch would have broadcast or failed obscurely."""
+    model = CudaTransformer.from_checkpoint(QWEN, as_tensors(random_weights(QWEN)), "cpu", max_positions=60)
+    with pytest.raises(AprenderError, match=r"61 positions, .* at most 60"):
+        model.forward(tokens_of(QWEN))
+
+
+def test_a_checkpoint_unlike_its_configuration_is_refused() -> None:
+    """A missing bias and a transposed matrix are found before the upload."""
+    tensors = as_tensors(random_weights(QWEN))
+    name = "model.layers.0.self_attn.v_proj.bias"
+    with pytest.raises(FormatError, match=f"{name} is missing"):
+        CudaTransformer.from_checkpoint(QWEN, {k: v for k, v in tensors.items() if k != name}, "cpu")
+    name = "model.layers.2.mlp.up_proj.weight"
+    with pytest.raises(FormatError, match=f"{name} has shape"):
+        CudaTransformer.from_checkpoint(QWEN, {**tensors, name: tensors[name].T}, "cpu")
+
+
+def test_a_silent_fallback_to_another_device_is_an_error() -> None:
+    """Weights that were uploaded elsewhere, and results that come out elsewhere, are found on any host."""
+    with pytest.raises(AprenderError, match=r"embed_tokens\.weight is on cpu, not on meta"):
+        CudaTransformer.from_checkpoint(
+            QWEN, as_tensors(random_weights(QWEN)), "meta", upload=lambda config, tensors, device, dtype: dict(tensors)
+        )
+    model = build(QWEN)
+    head = get_stage(model, "lm_head")
+    for run in (model.forward, model.token_losses):
+        with (
+            replaced(model, "lm_head", lambda x: head(x).to("meta")),
+            pytest.raises(AprenderError, match="logits is on meta"),
+        ):
+            run(tokens_of(QWEN))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this host has a CUDA device")
+def test_a_device_that_is_not_there_is_an_error() -> None:
+    """Asking for CUDA without a GPU says so, and does not run on the CPU instead."""
+    with pytest.raises(AprenderError, match="finds no CUDA device"):
+        build(QWEN, "cuda")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device, torch finds none")
+def test_tf32_is_refused() -> None:
+    """With TF32 switched on, float32 on the GPU would have 10 bits of mantissa: the model is not built."""
+    torch.set_float32_matmul_precision("high")
+    try:
+        with pytest.raises(AprenderError, match="TF32"):
+            build(QWEN, "cuda")
+    finally:
+        torch.set_float32_matmul_precision("highest")
+
+
+def _with(config: TransformerConfig, **changes: float) -> TransformerConfig:
+    return dataclasses.replace(config, **changes)  # type: ignore[arg-type]
