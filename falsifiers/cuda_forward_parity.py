@@ -104,10 +104,10 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
     """Perturb each bias in turn and look at what attention is fed: q and k after RoPE, and v.
 
     A perturbation d of one bias must move that input by the oracle's RoPE of d (of v: by d), at every row, position,
-    head and channel, and move the other two by nothing. Without perturbation, and in the bias-free model, attention must be
-    fed what the oracle computes from the same layer input. All errors are in units of the float32 envelope.
-    ``least_sensitivity`` is the weakest expected response over all rows, positions and heads: what was not moved
-    by more than rounding was not looked at.
+    head and channel, and move the other two by nothing. Without perturbation, and in the bias-free model, attention
+    must be fed what the oracle computes from the same layer input. All errors are in units of the float32 envelope.
+    ``least_sensitivity`` is the weakest expected response over all rows, positions and heads: what rounding alone could
+    move as far was not looked at.
     """
     tokens_BT = system.held_out_tokens(rows, positions)
     generator = torch.Generator().manual_seed(SEED)

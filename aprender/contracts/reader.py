@@ -112,7 +112,7 @@ class _Builder:
         except yaml.reader.ReaderError as error:
             before = text[: error.position] if isinstance(error.position, int) else ""
             line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-            message = f"not valid YAML: character {error.character!r} is not allowed; remove or escape it"
+            message = f"not valid YAML: character U+{error.character:04X} is not allowed; remove or escape it"
             raise _Stop(self._finding(line, column, "YAML-001", message)) from None
 
     def _finding(self, line: int, column: int, rule: str, message: str) -> Finding:

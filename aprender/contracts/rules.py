@@ -17,7 +17,9 @@ from aprender.contracts.schema_check import is_version_2
 
 
 def check_rules(document: Document) -> list[Finding]:
-    """All violations of all rules."""
+    """All violations of all rules. ``document`` holds no value of the wrong shape, but anything may be missing."""
+    if not isinstance(document.data, dict):
+        return []
     rules = [_metadata, _equations, _obligations, _falsifiers, _kani, _provability]
     if is_version_2(document.data):
         rules += [_references, _expressions, _teeth, _code_under_contract]
@@ -25,23 +27,40 @@ def check_rules(document: Document) -> list[Finding]:
 
 
 def _is_kernel(data: dict[str, Any]) -> bool:
-    return data["metadata"].get("kind", "kernel") == "kernel" and not data["metadata"].get("registry", False)
+    metadata = data.get("metadata", {})
+    return metadata.get("kind", "kernel") == "kernel" and not metadata.get("registry", False)
 
 
 def _items(document: Document, key: str) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
     for index, item in enumerate(document.data.get(key) or []):
-        yield (key, index), item
+        if isinstance(item, dict):
+            yield (key, index), item
+
+
+def _entries(item: dict[str, Any], key: str) -> Iterator[tuple[int, Any]]:
+    """The entries of a list in ``item`` that have the right shape, with their indices."""
+    return ((index, entry) for index, entry in enumerate(item.get(key) or ()) if entry is not None)
+
+
+def _name(item: dict[str, Any]) -> str:
+    name: str = item.get("id", "this entry")
+    return name
 
 
 def _empty(value: Any) -> bool:
     return value is None or value == ""
 
 
+def _is_missing(document: Document, item: dict[str, Any], key: str) -> bool:
+    """Whether the strict schema has said already that the key is missing or misshapen."""
+    return is_version_2(document.data) and key not in item
+
+
 def _metadata(document: Document) -> Iterator[Finding]:
-    metadata = document.data["metadata"]
-    if not metadata.get("references"):
+    metadata = document.data.get("metadata", {})
+    if metadata.get("references") == [] or ("references" not in metadata and not is_version_2(document.data)):
         yield document.finding(("metadata", "references"), "SCHEMA-001", "metadata.references is empty: name a source")
-    if metadata["version"] == "":
+    if metadata.get("version") == "":
         yield document.finding(("metadata", "version"), "SCHEMA-002", "metadata.version is empty")
     if _is_kernel(document.data) and not document.data.get("qa_gate"):
         yield document.finding((), "SCHEMA-013", "no qa_gate block", warning=True)
@@ -62,7 +81,7 @@ def _equations(document: Document) -> Iterator[Finding]:
 def _obligations(document: Document) -> Iterator[Finding]:
     formals: dict[str, KeyPath] = {}
     for path, item in _items(document, "proof_obligations"):
-        if _empty(item.get("property", item.get("statement"))):
+        if _empty(item.get("property", item.get("statement"))) and not _is_missing(document, item, "property"):
             yield document.finding(path, "SCHEMA-005", "proof obligation has an empty property")
         formal = item.get("formal")
         if isinstance(formal, str) and formal in formals:
@@ -76,10 +95,10 @@ def _obligations(document: Document) -> Iterator[Finding]:
 def _falsifiers(document: Document) -> Iterator[Finding]:
     yield from _unique_ids(document, "falsification_tests", "SCHEMA-007")
     for path, item in _items(document, "falsification_tests"):
-        if _empty(item.get("prediction", item.get("expected"))):
-            yield document.finding((*path, "prediction"), "SCHEMA-008", f"{item['id']} predicts nothing")
-        if _empty(item.get("if_fails", item.get("fails_if"))):
-            message = f"{item['id']} does not say where to look if it fails"
+        if _empty(item.get("prediction", item.get("expected"))) and not _is_missing(document, item, "prediction"):
+            yield document.finding((*path, "prediction"), "SCHEMA-008", f"{_name(item)} predicts nothing")
+        if _empty(item.get("if_fails", item.get("fails_if"))) and not _is_missing(document, item, "if_fails"):
+            message = f"{_name(item)} does not say where to look if it fails"
             yield document.finding((*path, "if_fails"), "SCHEMA-009", message, warning=True)
 
 
@@ -87,15 +106,15 @@ def _kani(document: Document) -> Iterator[Finding]:
     yield from _unique_ids(document, "kani_harnesses", "SCHEMA-010")
     for path, item in _items(document, "kani_harnesses"):
         if _empty(item.get("obligation")):
-            yield document.finding(path, "SCHEMA-011", f"kani harness {item['id']} names no obligation")
+            yield document.finding(path, "SCHEMA-011", f"kani harness {_name(item)} names no obligation")
         if item.get("bound") is None:
-            yield document.finding(path, "SCHEMA-012", f"kani harness {item['id']} has no bound", warning=True)
+            yield document.finding(path, "SCHEMA-012", f"kani harness {_name(item)} has no bound", warning=True)
 
 
 def _provability(document: Document) -> Iterator[Finding]:
     if not _is_kernel(document.data):
         return
-    assumed = "" if "kind" in document.data["metadata"] else " (kind is absent: kernel assumed)"
+    assumed = "" if "kind" in document.data.get("metadata", {}) else " (kind is absent: kernel assumed)"
     for key in ("proof_obligations", "falsification_tests", "kani_harnesses"):
         if not document.data.get(key):
             yield document.finding((), "PROVABILITY-001", f"a kernel contract needs {key}{assumed}")
@@ -108,6 +127,8 @@ def _provability(document: Document) -> Iterator[Finding]:
 def _unique_ids(document: Document, key: str, rule: str) -> Iterator[Finding]:
     seen: dict[str, KeyPath] = {}
     for path, item in _items(document, key):
+        if "id" not in item:
+            continue
         if item["id"] in seen:
             first = document.position((*seen[item["id"]], "id"))
             message = f"id '{item['id']}' is taken by the entry at {first.line}:{first.column}"
@@ -118,10 +139,10 @@ def _unique_ids(document: Document, key: str, rule: str) -> Iterator[Finding]:
 def _references(document: Document) -> Iterator[Finding]:
     """REF-001: ``covers`` resolves. REF-002: every obligation is covered by a named falsifier."""
     yield from _unique_ids(document, "proof_obligations", "REF-003")
-    obligations = {item["id"]: path for path, item in _items(document, "proof_obligations")}
+    obligations = {item["id"]: path for path, item in _items(document, "proof_obligations") if "id" in item}
     covered: set[str] = set()
     for path, item in _items(document, "falsification_tests"):
-        for index, name in enumerate(item.get("covers", ())):
+        for index, name in _entries(item, "covers"):
             covered.add(name)
             if name not in obligations:
                 known = ", ".join(obligations) or "none"
@@ -133,7 +154,7 @@ def _references(document: Document) -> Iterator[Finding]:
 
 
 def _parsed(document: Document, path: KeyPath, item: dict[str, Any], key: str) -> Iterator[tuple[KeyPath, Any]]:
-    for index, text in enumerate(item.get(key, ())):
+    for index, text in _entries(item, key):
         try:
             yield (*path, key, index), parse(text)
         except ExpressionError as error:
@@ -166,16 +187,16 @@ def _teeth(document: Document) -> Iterator[Finding]:
         needed = ("probe", "expect", "guards", "counter_example_classes")
         missing = [key for key in needed if key not in item]
         if item.get("ship_blocking") and missing:
-            yield document.finding(path, "TEETH-001", f"{item['id']} is ship-blocking but has no {', '.join(missing)}")
+            yield document.finding(path, "TEETH-001", f"{_name(item)} is ship-blocking but has no {', '.join(missing)}")
         elif "probe" in item and "expect" not in item:
-            yield document.finding(path, "TEETH-001", f"{item['id']} has a probe but expects nothing of it")
+            yield document.finding(path, "TEETH-001", f"{_name(item)} has a probe but expects nothing of it")
         seen: set[str] = set()
-        for index, entry in enumerate(item.get("counter_example_classes", ())):
+        for index, entry in _entries(item, "counter_example_classes"):
             at = (*path, "counter_example_classes", index)
-            name = entry if isinstance(entry, str) else entry["class"]
-            if name in seen:
+            name = entry if isinstance(entry, str) else entry.get("class")
+            if name is not None and name in seen:
                 yield document.finding(at, "TEETH-003", f"defect class '{name}' is listed twice")
-            seen.add(name)
+            seen.add(name or "")
             for text in [] if isinstance(entry, str) else entry.get("violates", ()):
                 if text not in item.get("expect", ()):
                     hint = did_you_mean(text, item.get("expect", ()))

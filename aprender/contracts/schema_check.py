@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cache
 from importlib import resources
 from typing import Any
 
 from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError, best_match
+from jsonschema.exceptions import ValidationError
 
 from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.reader import Document
+from aprender.contracts.reader import Document, KeyPath
 
 _TYPE_NAMES = {
     "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
@@ -39,18 +40,33 @@ def is_version_2(data: Any) -> bool:
     return isinstance(data, dict) and "schema_version" in data
 
 
-def check_schema(document: Document) -> list[Finding]:
-    """All violations of the schema of the document's dialect."""
+def check_schema(document: Document) -> tuple[list[Finding], Document]:
+    """All violations of the schema of the document's dialect, and what is left to look at beyond them.
+
+    The second document lacks every value of the wrong type (in a list, None stands in its place): the rules can go on
+    without meeting one.
+    """
     name = "contract-v2" if is_version_2(document.data) else "contract-published"
-    errors = Draft202012Validator(schema(name)).iter_errors(document.data)
-    return [finding for error in errors for finding in _findings(document, error)]
+    errors = list(Draft202012Validator(schema(name)).iter_errors(document.data))
+    findings = [finding for error in errors for finding in _findings(document, error)]
+    wrong = {tuple(error.absolute_path) for error in errors if error.validator in ("type", "oneOf")}
+    sound = replace(document, data=_without(document.data, (), wrong))
+    return findings, sound
+
+
+def _without(value: Any, path: KeyPath, dropped: set[KeyPath]) -> Any:
+    if path in dropped:
+        return None
+    if isinstance(value, dict):
+        return {k: _without(v, (*path, k), dropped) for k, v in value.items() if (*path, k) not in dropped}
+    if isinstance(value, list):
+        return [_without(item, (*path, index), dropped) for index, item in enumerate(value)]
+    return value
 
 
 def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
     if error.validator == "oneOf" and error.context:
-        closest = best_match(error.context)
-        branch = [e for e in error.context if closest and e.schema_path[0] == closest.schema_path[0]]
-        for nested in branch:
+        for nested in _meant_branch(error.context):
             yield from _findings(document, nested)
         return
     path = tuple(error.absolute_path)
@@ -68,6 +84,15 @@ def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
         yield document.finding(path, "SCHEMA-101", f"{where} has no '{missing}'; it is mandatory")
     else:
         yield document.finding(path, "SCHEMA-102", f"{where} {_complaint(error)}")
+
+
+def _meant_branch(errors: Sequence[ValidationError]) -> list[ValidationError]:
+    """The errors of the alternative that has the value's own type; of the first one where none has."""
+    branches: dict[str | int, list[ValidationError]] = {}
+    for error in errors:
+        branches.setdefault(error.relative_schema_path[0], []).append(error)
+    fitting = (b for b in branches.values() if not any(e.validator == "type" and not e.relative_path for e in b))
+    return next(fitting, next(iter(branches.values())))
 
 
 def _complaint(error: ValidationError) -> str:

@@ -74,13 +74,14 @@ def _of_contract(contract: Contract, now: datetime) -> list[Standing]:
 
 
 def _standing(contract: Contract, falsifier: Falsifier, records: list[dict[str, Any]], now: datetime) -> Standing:
-    """The newest record per device counts, the worst of them wins; what the gate can't accept only warns."""
+    """The last record of each device's ledger counts, and the worst of them wins.
+
+    With ``gate_requires`` other devices' evidence can't ship, but a fresh RED among it still stops.
+    """
     newest: dict[str, dict[str, Any]] = {}
     for record in records:
         if record["id"] == falsifier.id and record["options"]["model"] is None:
-            device = record["options"]["device"]
-            if device not in newest or record["observed_at"] >= newest[device]["observed_at"]:
-                newest[device] = record
+            newest[record["options"]["device"]] = record  # ledgers are in order of appending
     judged = [_judge_record(contract, falsifier, record, now) for record in newest.values()]
     needed = falsifier.gate_device
     counting = [s for s in judged if s.device == needed or needed is None]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -145,8 +145,18 @@ class Observer:
         try:
             return _call(probe, system, falsifier)
         finally:
-            planting.__exit__(None, None, None)
+            self._undo(probe, system, planting, defect)
             self._check_undone(probe, system, before, defect)
+
+    def _undo(
+        self, probe: Probe, system: System, planting: AbstractContextManager[None], defect: PlantedDefect
+    ) -> None:
+        try:
+            planting.__exit__(None, None, None)
+        except Exception as error:
+            del self._systems[id(probe.system)]
+            message = f"undoing the planted defect '{defect.name}' failed: {_what_happened(error)}"
+            raise NotUndone(message) from error
 
     def _check_undone(self, probe: Probe, system: System, before: str, defect: PlantedDefect) -> None:
         if system.fingerprint() != before:

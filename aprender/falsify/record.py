@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -70,7 +71,7 @@ class FalsifierRun:
             "reason": self.reason,
             "ship_blocking": self.falsifier.ship_blocking,
             "observations": {
-                name: {"value": value, "unit": self.units.get(name, "")} for name, value in self.values.items()
+                name: {"value": _plain(value), "unit": self.units.get(name, "")} for name, value in self.values.items()
             },
             "expectations": [judged.to_json() for judged in self.expectations],
             "guards": [judged.to_json() for judged in self.guards],
@@ -79,3 +80,10 @@ class FalsifierRun:
             "reused": self.reused,
             "seconds": round(self.seconds, 3),
         }
+
+
+def _plain(value: object) -> object:
+    """A number that JSON can hold as it is, anything else (NaN, an infinity, no number at all) as text."""
+    if isinstance(value, int | float) and math.isfinite(value) and abs(value) <= 2**53:
+        return value
+    return str(value)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +73,23 @@ class Runner:
             clean = self.observer.observe(contract, falsifier, None)
         except RequirementNotMet as error:
             declared = falsifier.requires_device is not None
-            verdict = Verdict.SKIPPED if declared else Verdict.ERROR
-            return FalsifierRun(contract, falsifier, verdict, str(error))
+            if declared:
+                return FalsifierRun(contract, falsifier, Verdict.SKIPPED, str(error))
+            return self._failed(contract, falsifier, str(error))
         except AprenderError as error:
-            return FalsifierRun(contract, falsifier, Verdict.ERROR, str(error))
+            return self._failed(contract, falsifier, str(error))
         judgement = judge(falsifier, clean.values, clean.units)
         if judgement.verdict is not Verdict.GREEN:
             return self._record(contract, falsifier, clean, judgement)
         return self._prove(contract, falsifier, clean, judgement)
+
+    def _failed(self, contract: Contract, falsifier: Falsifier, reason: str) -> FalsifierRun:
+        """ERROR without an observation: recorded where digests can be taken, so that it outdates an earlier GREEN."""
+        run = FalsifierRun(contract, falsifier, Verdict.ERROR, reason)
+        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+        with suppress(AprenderError):  # without code or probe there is nothing that evidence could bind to
+            run = replace(run, observed_at=now, provenance=self._provenance(contract, falsifier, {}, {}))
+        return run
 
     def _prove(self, contract: Contract, falsifier: Falsifier, clean: Observed, judgement: Judgement) -> FalsifierRun:
         witnesses: list[Witness] = []
@@ -129,10 +140,12 @@ class Runner:
             observed=1 + len(witnesses),
             reused=reused + clean.reused,
             observed_at=clean.observed_at,
-            provenance=self._provenance(contract, falsifier, clean),
+            provenance=self._provenance(contract, falsifier, clean.inputs, clean.facts),
         )
 
-    def _provenance(self, contract: Contract, falsifier: Falsifier, clean: Observed) -> dict[str, Any]:
+    def _provenance(
+        self, contract: Contract, falsifier: Falsifier, inputs: Mapping[str, str], facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
         root = project_root(contract.path)
         return {
             "digests": {
@@ -141,10 +154,10 @@ class Runner:
                 "judge": judge_digest(),
                 "code": self.observer.code_digest(contract),
             },
-            "inputs": {_portable(path, root): known for path, known in clean.inputs.items()},
+            "inputs": {_portable(path, root): known for path, known in inputs.items()},
             "git": git_state(root),
             "host": host_facts(),
-            "system": dict(clean.facts),
+            "system": dict(facts),
             "options": {
                 "device": self.options.device,
                 "model": self.options.model and str(self.options.model),

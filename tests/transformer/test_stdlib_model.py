@@ -79,7 +79,7 @@ def test_held_out_loss_is_far_below_the_threshold_and_the_recorded_one(
 def test_dropping_biases_shows(
     kind: str, checkpoint: Checkpoint, weights: dict[str, npt.NDArray[np.float32]], held_out: Ints
 ) -> None:
-    """Without all biases the model is worse than 0.7 ln V; without those of Q, K or V it is clearly worse than it was."""
+    """Without all biases the model is worse than 0.7 ln V; without those of Q, K or V it is clearly worse."""
     dropped = {
         name: np.zeros_like(weight) if name.endswith(".bias") and name.split(".")[-2][0] in kind else weight
         for name, weight in weights.items()

@@ -1,0 +1,175 @@
+"""Validation: every rule with its exact place and sentence, all problems at once, nothing imported."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aprender.contracts.findings import Finding
+from aprender.contracts.reader import read_text
+from aprender.contracts.rules import check_rules
+from aprender.contracts.schema_check import check_schema
+from aprender.contracts.validate import NothingToDo, check_file, validate
+from tests.toy_project import CONTRACT
+
+ROOT = Path(__file__).parents[2]
+CORPUS = ROOT.parent / "shared" / "corpus"
+
+
+def findings_of(text: str, tmp_path: Path) -> list[str]:
+    path = tmp_path / "contract.yaml"
+    path.write_text(text)
+    return [f"{f.line}:{f.column}: {f.rule} {f.severity}: {f.message}" for f in validate([path]).findings]
+
+
+def test_the_sample_contract_is_valid(tmp_path: Path) -> None:
+    """The base of the mutations below has neither errors nor warnings."""
+    assert findings_of(CONTRACT, tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("if_fails:", "if_fail:", [
+            "13:5: SCHEMA-101 error: falsification_tests[FALSIFY-T-001] has no 'if_fails'; it is mandatory",
+            "16:5: SCHEMA-024 error: unknown key 'if_fail' in falsification_tests[FALSIFY-T-001]. Did you mean 'if_fails'? "
+            "Valid keys: id, name, rule, prediction, if_fails, test, test_harness, ship_blocking, covers, probe, with, "
+            "requires, gate_requires, expect, guards, counter_example_classes",
+        ]),
+        ("references: [\"ITS-90\"]", "references: []", ["5:15: SCHEMA-001 error: metadata.references is empty: name a source"]),
+        ('version: "1.0.0"', "version: 1.0", ["3:12: SCHEMA-102 error: metadata.version must be text, not the number 1.0"]),
+        ('version: "1.0.0"', 'version: ""', ["3:12: SCHEMA-002 error: metadata.version is empty"]),
+        ("schema_version: 2", "schema_version: 3", ["1:17: SCHEMA-102 error: schema_version is the number 3; must be 2"]),
+        ("kind: pattern", "kind: patern", [
+            "6:9: SCHEMA-102 error: metadata.kind is 'patern'; must be one of kernel, registry, model-family, model-family-variant, "
+            "tokenizer, training-loop, pretraining-corpus, training-precondition-gate, corpus-assembly, pattern, schema, "
+            "beat-benchmark, kaizen. Did you mean 'pattern'?",
+        ]),
+        ("valid_for: 30d", "valid_for: 30", ["11:12: SCHEMA-102 error: valid_for must be text, not the number 30"]),
+        ("valid_for: 30d", "valid_for: soon", [
+            "11:12: SCHEMA-102 error: valid_for is 'soon'; must be a number of hours, days or weeks, such as 30d",
+        ]),
+        ("property: readings are right", 'property: ""', ["9:5: SCHEMA-005 error: proof obligation has an empty property"]),
+        ("prediction: The reading differs from the room by less than a tenth of a degree.", 'prediction: ""', [
+            "15:17: SCHEMA-008 error: FALSIFY-T-001 predicts nothing",
+        ]),
+        ("if_fails: Look at the calibration table.", 'if_fails: ""', [
+            "16:15: SCHEMA-009 warning: FALSIFY-T-001 does not say where to look if it fails",
+        ]),
+        ("covers: [OBL-1]", "covers: [OBL-2]", [
+            "9:5: REF-002 warning: no falsifier covers obligation 'OBL-1'",
+            "18:14: REF-001 error: no proof obligation 'OBL-2'. Did you mean 'OBL-1'? Known: OBL-1",
+        ]),
+        ("abs(reading - room) < 0.1\n    guards", "reading < 1 or room < 1\n    guards", [
+            "22:9: EXPR-001 error: 'or' is not part of the language: there is no 'or' (character 1 of the expression)",
+            "27:9: TEETH-002 error: 'abs(reading - room) < 0.1' is no entry of expect. Did you mean 'reading < 1 or room < 1'? Copy one to the letter",
+        ]),
+        ("samples >= 2", "2 >= 1", ["24:9: EXPR-002 error: compares constants: no observation can change the outcome"]),
+        ("samples >= 2", "samples + 1 == samples+1", [
+            "24:9: EXPR-002 error: compares 'samples + 1' with itself: no observation can change the outcome",
+        ]),
+        ("    guards:\n      - samples >= 2\n", "", [
+            "13:5: TEETH-001 error: FALSIFY-T-001 is ship-blocking but has no guards",
+        ]),
+        ("- offset_forgotten", "- fahrenheit", ["27:9: TEETH-003 error: defect class 'fahrenheit' is listed twice"]),
+        ("- offset_forgotten", "- Offset!", [
+            "26:9: SCHEMA-102 error: falsification_tests[FALSIFY-T-001].counter_example_classes[0] is 'Offset!'; "
+            "must be a slug: lower-case letters, digits and underscores",
+        ]),
+        ("violates:", "violate:", [
+            "27:29: SCHEMA-024 error: unknown key 'violate' in falsification_tests[FALSIFY-T-001].counter_example_classes[1]. "
+            "Did you mean 'violates'? Valid keys: class, story, violates",
+        ]),
+        ("probe: toyprobes.reading:reading", "probe: toyprobes.reading", [
+            "19:12: SCHEMA-102 error: falsification_tests[FALSIFY-T-001].probe is 'toyprobes.reading'; "
+            "must look like package.module:callable",
+        ]),
+        ("code_under_contract: [thermometer.py]\n", "", [
+            "1:1: CODE-001 error: no code_under_contract: name the files that evidence is bound to",
+        ]),
+        ("covers: [OBL-1]", "covers: [OBL-1]\n    requires: {device: tpu}", [
+            "19:24: SCHEMA-102 error: falsification_tests[FALSIFY-T-001].requires.device is 'tpu'; must be one of cpu, cuda. Did you mean 'cpu'?",
+        ]),
+    ],
+)  # fmt: skip
+def test_each_rule_gives_its_place_and_sentence(old: str, new: str, expected: list[str], tmp_path: Path) -> None:
+    """One edit of the valid contract, and exactly what is said of it."""
+    assert old in CONTRACT
+    assert findings_of(CONTRACT.replace(old, new, 1), tmp_path) == expected
+
+
+def test_all_problems_of_a_file_are_reported_at_once(tmp_path: Path) -> None:
+    """Three mistakes in three blocks: three findings, sorted by place."""
+    text = CONTRACT.replace("rule:", "rul:", 1).replace("covers: [OBL-1]", "covers: [OBL-9]").replace("1.0.0", "")
+    assert [line.split()[1] for line in findings_of(text, tmp_path)] == ["SCHEMA-002", "REF-002", "SCHEMA-101", "SCHEMA-024", "REF-001"]  # fmt: skip
+
+
+def test_the_old_dialect_keeps_its_published_rules(tmp_path: Path) -> None:
+    """Without schema_version unknown keys pass, and a kernel needs its parts."""
+    text = 'metadata: {version: "1", description: d, references: [], colour: red}\nfalsification_tests: [{id: A}, {id: A}]\n'
+    rules = sorted(line.split()[1] for line in findings_of(text, tmp_path))
+    kernel = ["PROVABILITY-001", "PROVABILITY-001", "SCHEMA-003", "SCHEMA-013"]
+    assert rules == sorted(
+        [*kernel, "SCHEMA-001", "SCHEMA-007", "SCHEMA-008", "SCHEMA-008", "SCHEMA-009", "SCHEMA-009"]
+    )
+
+
+def test_this_repositorys_contracts_have_no_findings() -> None:
+    """Zero errors and zero warnings, and three ship-blocking falsifiers in the founding contract."""
+    result = validate([ROOT / "contracts"])
+    assert result.findings == ()
+    founding = next(c for c in result.contracts if c.id == "apr-pretrain-cuda-forward-parity-v1")
+    assert [f.id[-3:] for f in founding.falsifiers if f.ship_blocking] == ["001", "002", "003"]
+    assert all(len(f.defect_classes) >= 3 for f in founding.falsifiers)
+
+
+def test_a_folder_without_contracts_is_nothing_to_do(tmp_path: Path) -> None:
+    """An empty folder never passes."""
+    with pytest.raises(NothingToDo, match="no contract found"):
+        validate([tmp_path])
+
+
+def test_hidden_folders_are_not_searched(tmp_path: Path) -> None:
+    """A virtual environment inside the checkout is none of our business."""
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / "x.yaml").write_text("a: 1")
+    with pytest.raises(NothingToDo):
+        validate([tmp_path])
+
+
+@pytest.mark.parametrize("text", ["- 1\n", "just text\n", "metadata: 3\n", "metadata: {}\n", "null\n"])
+def test_any_other_yaml_is_a_finding(text: str, tmp_path: Path) -> None:
+    """What is no contract at all still gets a sentence."""
+    assert findings_of(text, tmp_path)
+
+
+@given(st.data())
+def test_no_mutation_makes_validation_raise(data: st.DataObject) -> None:
+    """Any line deleted, doubled or overwritten: findings or validity, never an exception."""
+    lines = CONTRACT.splitlines()
+    for _ in range(data.draw(st.integers(1, 3))):
+        at = data.draw(st.integers(0, len(lines) - 1))
+        change = data.draw(st.sampled_from(["delete", "double", "number", "list", "mapping", "empty"]))
+        key = lines[at].partition(":")[0] if ":" in lines[at] else "x"
+        new = {"number": f"{key}: 3.5", "list": f"{key}: [1, {{}}]", "mapping": f"{key}: {{a: 1}}", "empty": f"{key}:"}
+        lines[at : at + 1] = {"delete": [], "double": [lines[at]] * 2}.get(change, [new.get(change, "")])
+        if not lines:
+            return
+    document, findings = read_text("\n".join(lines), "x.yaml")
+    found: list[Finding] = [*findings]
+    if document is not None:
+        shape, sound = check_schema(document)
+        found += [*shape, *check_rules(sound)]
+    assert all(finding.line >= 1 and finding.column >= 1 for finding in found)
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is not on this machine")
+def test_real_contracts_by_others_are_read_without_an_exception() -> None:
+    """Every file of the corpus gets a verdict."""
+    files = sorted(CORPUS.rglob("*.yaml"))
+    assert files
+    for file in files:
+        check_file(file)
