@@ -65,7 +65,7 @@ class Ledger:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise EvidenceError(f"{self.path}: evidence can't be read: {error.strerror}") from None
+            raise EvidenceError(f"{self.path}: evidence can't be read: {error.strerror}; move what is in the way") from None
         return _verify(self.path, raw[: raw.rfind(b"\n") + 1])
 
     @contextmanager

@@ -93,6 +93,7 @@ def test_empty_file(tmp_path: Path, name: str) -> None:
         ("model.gguf", b"GGML1234", "does not begin with the bytes GGUF"),
         ("model.safetensors", b"\x10\0\0\0\0\0\0\0{}", "give the folder"),
         ("notes.txt", b"some text", "is no known model file"),
+        ("model.bin", b"other bytes", "looks like pickled weights"),
         ("x", b"G", "is no known model file"),
     ],
 )

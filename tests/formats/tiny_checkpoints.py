@@ -13,7 +13,6 @@ import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from aprender.formats.gguf_metadata import gguf_name
 from aprender.transformer.config import TransformerConfig
 
 # No two sizes agree, and head_dim is not hidden_size / num_attention_heads.
@@ -102,8 +101,9 @@ def gguf_metadata(config: TransformerConfig) -> dict[str, object]:
 
 
 def gguf_tensors(tensors: Mapping[str, torch.Tensor]) -> dict[str, np.ndarray]:
-    """The same tensors under GGUF's names. The rows of Q and K are left as they are."""
-    return {gguf_name(name): tensor.numpy() for name, tensor in tensors.items()}
+    """The same tensors under the names that the gguf package gives them. The rows of Q and K are left as they are."""
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 9)  # qwen2 has the same names
+    return {names.get_name(name, (".weight", ".bias")): tensor.numpy() for name, tensor in tensors.items()}
 
 
 def write_gguf(
