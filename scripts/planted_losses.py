@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from itertools import product
 
 import torch
 from torch import Tensor
@@ -43,9 +44,9 @@ def planted_losses(config: TransformerConfig, tensors: Mapping[str, Tensor], tok
             bias = f"model.layers.{i}.self_attn.{kind}_proj.bias"
             losses[f"b_{kind} of layer {i} dropped"] = loss(without=lambda name: name == bias)  # noqa: B023
     model = CudaTransformer.from_checkpoint(config, tensors, "cpu")
-    for defect, (stage, operator) in REPLACEMENTS.items():
+    for defect, (stages, operator) in REPLACEMENTS.items():
         with ExitStack() as stack:
-            for i in range(config.num_hidden_layers):
+            for i, stage in product(range(config.num_hidden_layers), stages):
                 stack.enter_context(replaced(model, f"layers.{i}.{stage}", operator))
             losses[defect] = held_out_loss(model, tokens_BT)
     return losses
@@ -64,9 +65,9 @@ def _gelu(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
     return functional.gelu(gate_BTF) * up_BTF
 
 
-REPLACEMENTS: dict[str, tuple[str, Callable[..., Tensor]]] = {
-    "no causal mask": ("attention", _no_mask),
-    "attention scale times 1.1": ("attention", _scaled_by_tenth),
-    "no RoPE": ("rope", lambda x_BTHC: x_BTHC),
-    "GELU for SiLU": ("swiglu", _gelu),
+REPLACEMENTS: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
+    "no causal mask": (("attention",), _no_mask),
+    "attention scale times 1.1": (("attention",), _scaled_by_tenth),
+    "no RoPE": (("q_rope", "k_rope"), lambda x_BTHC: x_BTHC),
+    "GELU for SiLU": (("swiglu",), _gelu),
 }

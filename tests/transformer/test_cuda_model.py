@@ -23,6 +23,15 @@ from aprender.transformer.oracle import Oracle
 QWEN = CONFIGS["qwen2-7to1-untied"]
 
 
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """Where the CUDA path runs: on the CPU everywhere, and on the GPU where there is one."""
+    name: str = request.param
+    if name == "cuda" and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device, torch finds none")
+    return name
+
+
 def build(config: TransformerConfig, device: str = "cpu") -> CudaTransformer:
     return CudaTransformer.from_checkpoint(config, as_tensors(random_weights(config)), device)
 
@@ -53,7 +62,7 @@ def test_a_small_defect_is_far_outside_the_envelope(change: str, device: str) ->
     """One dropped K bias, another theta or another eps exceeds the envelope tenfold: it is not too wide to fail."""
     weights, tokens_BT = random_weights(QWEN), random_tokens(QWEN)
     model = build(QWEN, device)
-    name = {"bias": "layers.2.k_proj", "theta": "layers.2.rope", "eps": "layers.0.input_layernorm"}[change]
+    name = {"bias": "layers.2.k_proj", "theta": "layers.2.k_rope", "eps": "layers.0.input_layernorm"}[change]
     stage = get_stage(model, name)
     if isinstance(stage, Linear):
         defect: object = Linear(stage.weight, None)

@@ -40,16 +40,14 @@ def test_names_are_in_forward_order(model: CudaTransformer) -> None:
         owner: Any = model.layers[int(name.split(".")[1])] if "." in name else model
         setattr(owner, name.split(".")[-1], logged(name, stage))
     model.forward(TOKENS_BT)
-    # rope comes twice, for queries and for keys, before attention: keep its first call.
-    assert list(dict.fromkeys(called)) == stage_names(model)
-    assert len(called) == len(stage_names(model)) + CONFIG.num_hidden_layers
-    assert stage_names(model)[1:13] == [f"layers.0.{name}" for name in BLOCK_STAGES]
+    assert called == stage_names(model)
+    assert stage_names(model)[1:14] == [f"layers.0.{name}" for name in BLOCK_STAGES]
 
 
 def test_a_replaced_stage_acts_and_is_put_back(model: CudaTransformer) -> None:
     """The replacement changes the logits while it is there; afterwards stages and logits are as before."""
     before, logits_BTV = stages_of(model), model.forward(TOKENS_BT)
-    with replaced(model, "layers.1.rope", lambda x_BTHC: x_BTHC):
+    with replaced(model, "layers.1.k_rope", lambda x_BTHC: x_BTHC):
         assert not torch.allclose(model.forward(TOKENS_BT), logits_BTV, atol=0.1)
     assert all(get_stage(model, name) is stage for name, stage in before.items())
     assert torch.equal(model.forward(TOKENS_BT), logits_BTV)
@@ -77,8 +75,8 @@ def test_recording_changes_nothing_and_chains(model: CudaTransformer) -> None:
     with recorded(model, stage_names(model)) as calls:
         assert torch.equal(model.forward(TOKENS_BT), logits_BTV)
     assert list(calls) == stage_names(model)
-    assert [len(calls[f"layers.1.{name}"]) for name in ("q_proj", "rope", "attention")] == [1, 2, 1]
-    queries, keys = calls["layers.1.rope"]
+    assert [len(calls[name]) for name in stage_names(model)] == [1] * len(stage_names(model))
+    (queries,), (keys,) = calls["layers.1.q_rope"], calls["layers.1.k_rope"]
     q_BTHC, k_BTGC, _ = calls["layers.1.attention"][0].args
     assert queries.output is q_BTHC
     assert keys.output is k_BTGC

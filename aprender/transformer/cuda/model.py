@@ -43,7 +43,8 @@ class Block:
     q_proj: Stage
     k_proj: Stage
     v_proj: Stage
-    rope: Stage
+    q_rope: Stage
+    k_rope: Stage
     attention: Stage
     o_proj: Stage
     post_attention_layernorm: Stage
@@ -58,7 +59,7 @@ class Block:
         q_BTHC = self.q_proj(h_BTD).reshape(heads)
         k_BTGC = self.k_proj(h_BTD).reshape(heads)
         v_BTGC = self.v_proj(h_BTD).reshape(heads)
-        out_BTHC = self.attention(self.rope(q_BTHC), self.rope(k_BTGC), v_BTGC)
+        out_BTHC = self.attention(self.q_rope(q_BTHC), self.k_rope(k_BTGC), v_BTGC)
         x_BTD = x_BTD + self.o_proj(out_BTHC.flatten(-2))
 
         h_BTD = self.post_attention_layernorm(x_BTD)
@@ -167,7 +168,8 @@ def _block(
         q_proj=linear("self_attn.q_proj"),
         k_proj=linear("self_attn.k_proj"),
         v_proj=linear("self_attn.v_proj"),
-        rope=Rope(*tables),
+        q_rope=Rope(*tables),
+        k_rope=Rope(*tables),
         attention=CausalAttention(scale=config.head_dim**-0.5),
         o_proj=linear("self_attn.o_proj"),
         post_attention_layernorm=norm("post_attention_layernorm"),
