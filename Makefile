@@ -11,7 +11,7 @@ falsify: $(READY)
 	$(BIN)/pv run contracts
 
 test: $(READY)
-	$(BIN)/pytest -q -n 2 tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest -q -n 2 tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

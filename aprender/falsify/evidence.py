@@ -65,7 +65,8 @@ class Ledger:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise EvidenceError(f"{self.path}: evidence can't be read: {error.strerror}; move what is in the way") from None
+            message = f"{self.path}: evidence can't be read: {error.strerror}; move what is in the way"
+            raise EvidenceError(message) from None
         return _verify(self.path, raw[: raw.rfind(b"\n") + 1])
 
     @contextmanager

@@ -59,8 +59,8 @@ def replaced(model: CudaTransformer, name: str, stage: Stage) -> Iterator[None]:
 def recorded(model: CudaTransformer, names: Iterable[str]) -> Iterator[dict[str, list[Call]]]:
     """Record every call of the stages ``names``: a mapping from name to calls, in order of ``names``.
 
-    ``lm_head`` is called on chunks by ``token_losses``. A stage that is replaced while this is active is not recorded. Raises AprenderError when
-    there is no such stage.
+    ``lm_head`` is called on chunks by ``token_losses``. A stage that is replaced while this is active is not recorded.
+    Raises AprenderError when there is no such stage.
     """
     calls: dict[str, list[Call]] = {name: [] for name in names}
     with ExitStack() as stack:
