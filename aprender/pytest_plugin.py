@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pytest
 
@@ -17,14 +17,6 @@ if TYPE_CHECKING:
     from aprender.contracts.contract import Contract, Falsifier
     from aprender.falsify.record import FalsifierRun
     from aprender.falsify.run import Runner
-
-
-class FalsifierNotProven(Exception):
-    """The falsifier's verdict is neither GREEN nor RED nor SKIPPED."""
-
-
-class FalsifierIsRed(Exception):
-    """The claim was shown false."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -92,26 +84,27 @@ class FalsifierItem(pytest.Item):
         if self.record.verdict is Verdict.SKIPPED:
             raise pytest.skip.Exception(self.record.reason, _use_item_location=True)
         if self.record.verdict not in (Verdict.GREEN, Verdict.RED):
-            raise FalsifierNotProven(f"{self.record.verdict}: {self.record.reason}")
+            self._fail()
 
     def runtest(self) -> None:
         """Fail where the claim was shown false."""
         from aprender.falsify.verdict import Verdict
 
         if self.record is None or self.record.verdict is not Verdict.GREEN:
-            raise FalsifierIsRed
+            self._fail()
 
-    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
-        """The report of ``pv run`` for this falsifier instead of a traceback of the runner."""
-        if isinstance(excinfo.value, FalsifierIsRed | FalsifierNotProven) and self.record is not None:
-            from aprender.reports.text import details_text
+    def _fail(self) -> NoReturn:
+        """Fail with what ``pv run`` prints of this falsifier, instead of a traceback through the runner."""
+        import click
 
-            return details_text(self.record)
-        return super().repr_failure(excinfo, style)
+        from aprender.reports.text import details_text
+
+        report = click.unstyle(details_text(self.record)) if self.record else "the falsifier was not run"
+        raise pytest.fail.Exception(report, pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int, str]:
         """The falsifier's own line in the contract."""
-        return self.path, self.falsifier.position.line - 1, f"{self.path.name}::{self.name}"
+        return self.path, self.falsifier.position.line - 1, self.name
 
 
 _RUNNER = pytest.StashKey["Runner"]()

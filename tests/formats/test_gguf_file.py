@@ -11,12 +11,12 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
 from gguf.quants import dequantize, quantize
-from tiny_checkpoints import LLAMA, QWEN2, TOKENS, gguf_metadata, gguf_tensors, random_tensors, write_gguf
 
 from aprender.errors import FormatError
 from aprender.formats import load_checkpoint
 from aprender.formats.gguf_file import half_split_rows
 from aprender.transformer.config import TransformerConfig
+from tests.formats.tiny_checkpoints import LLAMA, QWEN2, TOKENS, gguf_metadata, gguf_tensors, random_tensors, write_gguf
 
 QWEN2_TIED = replace(QWEN2, tie_word_embeddings=True)
 # float32 in the file; the configuration holds what the file states

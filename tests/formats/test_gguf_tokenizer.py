@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tiny_checkpoints import MERGES, QWEN2, TOKEN_TYPES, TOKENS, gguf_metadata
 from tokenizers import Tokenizer
 
 from aprender.errors import FormatError
 from aprender.formats.gguf_tokenizer import tokenizer_from_metadata
+from tests.formats.tiny_checkpoints import MERGES, QWEN2, TOKEN_TYPES, TOKENS, gguf_metadata
 
 
 def build(**changes: Any) -> Tokenizer:

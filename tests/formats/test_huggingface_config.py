@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny_checkpoints import LLAMA, QWEN2, config_json
 
 from aprender.errors import FormatError
 from aprender.formats.huggingface import read_config
 from aprender.transformer.config import TransformerConfig
+from tests.formats.tiny_checkpoints import LLAMA, QWEN2, config_json
 
 
 def read(tmp_path: Path, values: object) -> TransformerConfig:

@@ -9,11 +9,19 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_checkpoints import LLAMA, QWEN2, TOKENS, config_json, random_tensors, tiny_tokenizer, write_folder
 
 from aprender.errors import FormatError
 from aprender.formats import load_checkpoint
 from aprender.transformer.config import TransformerConfig
+from tests.formats.tiny_checkpoints import (
+    LLAMA,
+    QWEN2,
+    TOKENS,
+    config_json,
+    random_tensors,
+    tiny_tokenizer,
+    write_folder,
+)
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:

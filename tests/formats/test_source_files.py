@@ -11,10 +11,18 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_checkpoints import LLAMA, QWEN2, gguf_metadata, gguf_tensors, random_tensors, write_folder, write_gguf
 
 from aprender.errors import FormatError
 from aprender.formats import load_checkpoint, sha256_of, source_files
+from tests.formats.tiny_checkpoints import (
+    LLAMA,
+    QWEN2,
+    gguf_metadata,
+    gguf_tensors,
+    random_tensors,
+    write_folder,
+    write_gguf,
+)
 
 
 def refusal(path: Path) -> str:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from random_models import CONFIGS, as_tensors, float32_envelope, random_tokens, random_weights
 from torch import Tensor
 
 from aprender.errors import AprenderError, FormatError
@@ -19,6 +18,7 @@ from aprender.transformer.cuda.operators import Embedding, Linear
 from aprender.transformer.cuda.stages import get_stage, replaced
 from aprender.transformer.cuda.upload import upload
 from aprender.transformer.oracle import Oracle
+from tests.transformer.random_models import CONFIGS, as_tensors, float32_envelope, random_tokens, random_weights
 
 QWEN = CONFIGS["qwen2-7to1-untied"]
 

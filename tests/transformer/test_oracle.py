@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from random_models import CONFIGS, as_tensors, random_tokens, random_weights
 from torch.overrides import TorchFunctionMode
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from aprender.errors import AprenderError, FormatError
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.oracle import Floats, Oracle, linear, rope, rope_tables, swiglu
+from tests.transformer.random_models import CONFIGS, as_tensors, random_tokens, random_weights
 
 FIELDS = (
     "vocab_size",

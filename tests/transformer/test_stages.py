@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from random_models import CONFIGS, as_tensors, random_tokens, random_weights
 
 from aprender.errors import AprenderError
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import BLOCK_STAGES, get_stage, recorded, replaced, stage_names
+from tests.transformer.random_models import CONFIGS, as_tensors, random_tokens, random_weights
 
 CONFIG = CONFIGS["qwen2-6to2-tied"]
 TOKENS_BT = torch.from_numpy(random_tokens(CONFIG))
