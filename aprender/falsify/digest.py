@@ -94,5 +94,6 @@ def git_state(root: Path) -> dict[str, Any]:
             return None
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!evidence")
-    return {"commit": git("rev-parse", "HEAD"), "dirty": None if changed is None else bool(changed)}
+    commit = git("rev-parse", "--verify", "--quiet", "HEAD")
+    changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!evidence") if commit else None
+    return {"commit": commit, "dirty": None if changed is None else bool(changed)}

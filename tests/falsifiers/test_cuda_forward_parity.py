@@ -1,0 +1,226 @@
+"""The founding contract's probes: GREEN when right, RED for every declared class, and sharp to a few roundings."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from aprender.contracts.contract import Contract, DefectClass, Falsifier
+from aprender.contracts.validate import validate
+from aprender.falsify.judge import Judgement, judge
+from aprender.falsify.probe import Observation, Options, Probe
+from aprender.falsify.run import Runner
+from aprender.falsify.verdict import Verdict
+from falsifiers import cuda_forward_parity
+from falsifiers.planting import WrongLinear, projections_wrong
+from falsifiers.transformer_defects import DEFECTS
+from falsifiers.transformer_system import MODEL, TRANSFORMER, TransformerUnderContract
+
+ROOT = Path(__file__).parents[2]
+(CONTRACT,) = validate([ROOT / "contracts/apr-pretrain-cuda-forward-parity-v1.yaml"]).contracts
+FALSIFIERS = {falsifier.id[-3:]: falsifier for falsifier in CONTRACT.falsifiers}
+PLANTED = [(number, defect) for number, f in FALSIFIERS.items() for defect in f.defect_classes]
+
+
+@pytest.fixture(scope="module")
+def system() -> TransformerUnderContract:
+    return TRANSFORMER.open(Options("cpu", None))
+
+
+def observe(falsifier: Falsifier, system: TransformerUnderContract) -> Observation:
+    probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
+    return probe.function(system, **falsifier.arguments)
+
+
+def judged(number: str, system: TransformerUnderContract) -> Judgement:
+    falsifier = FALSIFIERS[number]
+    probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
+    return judge(falsifier, observe(falsifier, system).values, probe.observes)
+
+
+@pytest.mark.parametrize("number", FALSIFIERS)
+def test_the_clean_system_is_green_and_observed_the_same_twice(number: str, system: TransformerUnderContract) -> None:
+    """Bit for bit: otherwise no defect could be called inert."""
+    assert judged(number, system).verdict is Verdict.GREEN
+    assert observe(FALSIFIERS[number], system) == observe(FALSIFIERS[number], system)
+
+
+@pytest.mark.parametrize(("number", "defect"), PLANTED, ids=[f"{number}-{defect.name}" for number, defect in PLANTED])
+def test_every_declared_class_turns_it_red_for_the_declared_reason_and_is_undone(
+    number: str, defect: DefectClass, system: TransformerUnderContract
+) -> None:
+    """Planted on the live model, and gone afterwards."""
+    before = system.fingerprint()
+    with DEFECTS[defect.name].plant(system):
+        assert system.fingerprint() != before
+        judgement = judged(number, system)
+    assert system.fingerprint() == before
+    assert judgement.verdict is Verdict.RED, judgement.reason
+    assert set(defect.violates) <= {e.text for e in judgement.expectations if not e.holds}
+    assert defect.violates
+
+
+def test_no_planted_defect_is_left_undeclared() -> None:
+    """What is planted by nobody's declaration would be dead code."""
+    assert set(DEFECTS) == {defect.name for _, defect in PLANTED}
+    assert all(defect.story for defect in DEFECTS.values())
+
+
+def _in_other_orders(weight_splits: int) -> Callable[[Any, Tensor], Tensor]:
+    def compute(projection: Any, x_BTK: Tensor) -> Tensor:
+        parts = zip(x_BTK.chunk(weight_splits, -1), projection.weight.chunk(weight_splits, -1), strict=True)
+        y_BTN = sum(functional.linear(x, w) for x, w in parts)
+        assert isinstance(y_BTN, Tensor)
+        return y_BTN if projection.bias is None else y_BTN + projection.bias
+
+    return compute
+
+
+@pytest.mark.parametrize("splits", [2, 3, 8, 96])
+def test_another_legal_order_of_summation_stays_green(splits: int, system: TransformerUnderContract) -> None:
+    """Rounding must not alarm: every Q/K/V projection summed in 2 to 96 parts."""
+    planting = projections_wrong(system, _in_other_orders(splits))
+    next(planting)
+    try:
+        assert judged("001", system).verdict is Verdict.GREEN
+        assert judged("003", system).verdict is Verdict.GREEN
+    finally:
+        next(planting, None)
+
+
+@pytest.mark.parametrize(
+    ("row", "position", "channel"),
+    [(0, 0, 0), (2, 36, 39), (2, 0, 20), (0, 36, 19), (1, 17, 7)],
+    ids=["first", "last", "last row", "last position", "somewhere"],
+)
+@pytest.mark.parametrize("layer", [0, 3])
+def test_one_wrong_element_of_one_projection_is_red(
+    layer: int, row: int, position: int, channel: int, system: TransformerUnderContract
+) -> None:
+    """W1: a single element of V, off by a thousandth of the projection's own size, anywhere."""
+    name = f"layers.{layer}.v_proj"
+    original: Any = system.models["biased"].layers[layer].v_proj
+
+    def corrupt(projection: Any, x_BTK: Tensor) -> Tensor:
+        y_BTN = functional.linear(x_BTK, projection.weight, projection.bias).clone()
+        y_BTN[row, position, channel] += 1e-3 * float(y_BTN.square().mean().sqrt())
+        return y_BTN
+
+    with system.with_stage("biased", name, WrongLinear(original, corrupt)):
+        judgement = judged("003", system)
+    assert judgement.verdict is Verdict.RED
+    assert "projection_error" in judgement.reason
+
+
+@pytest.mark.parametrize("candidate", ["zeros", "constant", "rows swapped", "identity"])
+def test_null_candidates_are_red(candidate: str, system: TransformerUnderContract) -> None:
+    """A model that computes nothing, or another row's answer, does not pass a loss test."""
+    model = system.model
+    head: Any = model.lm_head
+
+    def null(x_ND: Tensor) -> Tensor:
+        logits_NV: Tensor = head(x_ND)
+        match candidate:
+            case "zeros":
+                return torch.zeros_like(logits_NV)
+            case "constant":
+                return logits_NV.mean(0, keepdim=True).expand_as(logits_NV)
+            case "rows swapped":
+                return logits_NV.flip(0)
+            case _:
+                return functional.pad(x_ND, (0, logits_NV.shape[-1] - x_ND.shape[-1]))
+
+    with system.with_stage(system.own, "lm_head", null):
+        assert judged("001", system).verdict is Verdict.RED
+
+
+def test_no_loss_is_error_not_green(system: TransformerUnderContract) -> None:
+    """A loss of exactly 0, as a crashed kernel reports it, and NaN: ERROR."""
+    V = system.model.config.vocab_size
+    targets_N = system.held_out_tokens(6, 109)[:, 1:].flatten()
+    certain = functional.one_hot(targets_N, V).float() * 1e4
+    with system.with_stage(system.own, "lm_head", lambda x_ND: certain):
+        judgement = judged("001", system)
+    assert (judgement.verdict, judgement.reason[:35]) == (Verdict.ERROR, "guard does not hold: val_loss > 0, ")
+    with system.with_stage(system.own, "lm_head", lambda x_ND: certain * torch.nan):
+        assert judged("001", system).verdict is Verdict.ERROR
+
+
+@pytest.mark.parametrize(
+    ("number", "arguments", "guard"),
+    [
+        ("001", {"sequences": 3, "positions": 200}, "sequences >= 4"),
+        ("001", {"sequences": 6, "positions": 50}, "tokens_evaluated >= 512"),
+        ("003", {"rows": 1, "positions": 37}, "rows >= 2"),
+        ("003", {"rows": 3, "positions": 4}, "positions >= 16"),
+    ],
+)
+def test_the_guards_refuse_a_glance(
+    number: str, arguments: dict[str, int], guard: str, system: TransformerUnderContract
+) -> None:
+    """Too few tokens, rows or positions: ERROR, whatever was found."""
+    falsifier = replace(FALSIFIERS[number], arguments=arguments)
+    probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
+    judgement = judge(falsifier, observe(falsifier, system).values, probe.observes)
+    assert judgement.verdict is Verdict.ERROR
+    assert judgement.reason.startswith(f"guard does not hold: {guard}")
+
+
+def test_a_llama_checkpoint_is_looked_at_with_and_without_biases(system: TransformerUnderContract) -> None:
+    """Its own model has none; the twin gets seeded ones, and 002 and 003 hold of both."""
+    bias_free = system.variants["bias_free"]
+    llama = TransformerUnderContract(
+        replace(system.checkpoint, config=bias_free.config, tensors=bias_free.tensors), "cpu"
+    )
+    assert llama.own == "bias_free"
+    assert judged("002", llama).verdict is Verdict.GREEN
+    assert judged("003", llama).verdict is Verdict.GREEN
+    for name in ("bias_added_twice", "bias_added_after_rope", "bias_free_model_gets_a_bias"):
+        with DEFECTS[name].plant(llama):
+            assert judged("003", llama).verdict is Verdict.RED, name
+
+
+def _broken(tmp_path: Path, breakage: str) -> Path:
+    folder = tmp_path / "model"
+    shutil.copytree(MODEL, folder)
+    weights = folder / "model.safetensors"
+    if breakage == "truncated":
+        weights.write_bytes(weights.read_bytes()[:-1000])
+    elif breakage == "garbage":
+        weights.write_bytes(b"not safetensors at all" * 10)
+    elif breakage == "wrong shape":
+        text = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(text.replace('"head_dim": 20', '"head_dim": 22'))
+    elif breakage == "no tokenizer":
+        (folder / "tokenizer.json").unlink()
+    elif breakage == "missing tensor":
+        text = (folder / "config.json").read_text()
+        (folder / "config.json").write_text(text.replace('"num_hidden_layers": 4', '"num_hidden_layers": 5'))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("breakage", "message"),
+    [
+        ("truncated", "model.safetensors"),
+        ("garbage", "model.safetensors"),
+        ("wrong shape", "model.layers.0.self_attn.q_proj.weight"),
+        ("no tokenizer", "tokenizer.json"),
+        ("missing tensor", "model.layers.4"),
+    ],
+)
+def test_a_broken_checkpoint_is_error_in_one_sentence(breakage: str, message: str, tmp_path: Path) -> None:
+    """Said of each falsifier, with the file and the remedy, without a traceback."""
+    contract: Contract = CONTRACT
+    run = Runner(Options("cpu", _broken(tmp_path, breakage))).run(contract, FALSIFIERS["002"])
+    assert run.verdict is Verdict.ERROR
+    assert message in run.reason
+    assert "Traceback" not in run.reason
