@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import Field, dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -145,7 +145,8 @@ class TransformerUnderContract:
             for name in stage_names(model):
                 stage = get_stage(model, name)
                 state.update(f"{variant} {name} {id(stage)}".encode())
-                for field in fields(stage) if is_dataclass(stage) else ():  # a planted stage may be a function
+                held: tuple[Field[Any], ...] = fields(stage) if is_dataclass(stage) else ()  # planted: maybe a function
+                for field in held:
                     state.update(_described(getattr(stage, field.name)).encode())
         return state.hexdigest()
 
