@@ -60,11 +60,8 @@ class AttentionInputs:
 
     def error(self, observed: list[Floats]) -> float:
         """The largest distance of ``observed`` from the oracle, in envelopes, over all elements of q, k and v."""
-        ratios = []
-        for projection, seen in zip(PROJECTIONS, observed, strict=True):
-            exact, envelope = self.unperturbed[projection]
-            ratios.append(float(np.max(np.abs(seen - exact) / envelope)))
-        return max(ratios)
+        pairs = ((seen, *self.unperturbed[projection]) for projection, seen in zip(PROJECTIONS, observed, strict=True))
+        return float(np.max([np.max(np.abs(seen - exact) / envelope) for seen, exact, envelope in pairs]))
 
     def response(self, projection: str, base: list[Floats], generator: torch.Generator) -> Response:
         """Perturb the bias of ``projection`` on the built object and compare how attention's inputs moved.
@@ -89,18 +86,18 @@ class AttentionInputs:
         return self._compare(projection, base, moved, shift_N)
 
     def _compare(self, perturbed: str, base: list[Floats], moved: list[Floats], shift_N: Floats) -> Response:
-        error, sensitivity = 0.0, np.inf
+        errors: list[np.floating[Any]] = []
         for projection, before, after in zip(PROJECTIONS, base, moved, strict=True):
             _, envelope = self.unperturbed[projection]
             if projection != perturbed:
-                error = max(error, float(np.max(np.abs(after - before) / (2 * envelope))))
+                errors.append(np.max(np.abs(after - before) / (2 * envelope)))
                 continue
             _, envelope_moved = self._expected(projection, shift_N)
             allowed = envelope + envelope_moved
             expected = self._rotated(projection, np.broadcast_to(shift_N.reshape(before.shape[2:]), before.shape))
-            error = max(error, float(np.max(np.abs(after - before - expected) / allowed)))
-            sensitivity = float(np.min(np.max(np.abs(expected) / allowed, axis=-1)))
-        return Response(moved, error, sensitivity)
+            errors.append(np.max(np.abs(after - before - expected) / allowed))
+            sensitivity = np.min(np.max(np.abs(expected) / allowed, axis=-1))
+        return Response(moved, float(np.max(errors)), float(sensitivity))
 
     def _expected(self, projection: str, shift_N: Floats | None = None) -> tuple[Floats, Floats]:
         """The oracle's input to attention and its float32 envelope, with the bias shifted by ``shift_N``."""

@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from aprender.falsify.probe import Observation, probe
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import get_stage
-from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, layer_inputs
+from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, Floats, Response, layer_inputs
 from falsifiers.transformer_defects import DEFECTS
 from falsifiers.transformer_system import SEED, TRANSFORMER, TransformerUnderContract
 
@@ -50,7 +51,7 @@ def validation_loss(system: TransformerUnderContract, *, sequences: int, positio
         "sequences": losses_BT.shape[0],
         "shortest_sequence": losses_BT.shape[1] + 1,
     }
-    return Observation(values, _digest([losses_BT]))
+    return _observation(system, values, [losses_BT])
 
 
 @probe(
@@ -81,8 +82,8 @@ def bias_tensors(system: TransformerUnderContract) -> Observation:
         "bias_free_blocks": len(bias_free.layers),
         "bias_free_tensors_present": sum(bias_N is not None for bias_N in invented),
     }
-    seen = [bias_N for bias_N in (*held.values(), *invented) if bias_N is not None]
-    return Observation(values, _digest(bias_N.detach().cpu().numpy() for bias_N in seen))
+    seen = [bias_N.detach().cpu().numpy() for bias_N in (*held.values(), *invented) if bias_N is not None]
+    return _observation(system, values, seen)
 
 
 @probe(
@@ -111,35 +112,34 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
     """
     tokens_BT = system.held_out_tokens(rows, positions)
     generator = torch.Generator().manual_seed(SEED)
-    answering, arrays = 0, []
-    response_error, projection_error, bias_free_error, sensitivity = 0.0, 0.0, 0.0, np.inf
+    arrays: list[Floats] = []
+    responses: list[Response] = []
+    projection_errors, bias_free_errors = [], []
     for index, x_BTD in enumerate(layer_inputs(system.models["biased"], tokens_BT)):
-        block = AttentionInputs(system, "biased", index, x_BTD)
-        base = block.observed()
+        inputs = AttentionInputs(system, "biased", index, x_BTD)
+        base = inputs.observed()
+        projection_errors.append(inputs.error(base))
+        responses += [inputs.response(projection, base, generator) for projection in PROJECTIONS]
         arrays += base
-        projection_error = max(projection_error, block.error(base))
-        for projection in PROJECTIONS:
-            response = block.response(projection, base, generator)
-            answering += response.error <= 1
-            response_error = max(response_error, response.error)
-            sensitivity = min(sensitivity, response.sensitivity)
-            arrays += response.moved
     for index, x_BTD in enumerate(layer_inputs(system.models["bias_free"], tokens_BT)):
-        block = AttentionInputs(system, "bias_free", index, x_BTD)
-        arrays += block.observed()
-        bias_free_error = max(bias_free_error, block.error(arrays[-3:]))
+        inputs = AttentionInputs(system, "bias_free", index, x_BTD)
+        base = inputs.observed()
+        bias_free_errors.append(inputs.error(base))
+        arrays += base
+    arrays += [moved for response in responses for moved in response.moved]
     values = {
         "biases_expected": len(PROJECTIONS) * len(system.models["biased"].layers),
-        "biases_answering": answering,
-        "response_error": response_error,
-        "projection_error": projection_error,
-        "bias_free_error": bias_free_error,
+        "biases_answering": sum(response.error <= 1 for response in responses),
+        # numpy's max and min, unlike Python's, let no NaN get lost
+        "response_error": float(np.max([response.error for response in responses])),
+        "projection_error": float(np.max(projection_errors)),
+        "bias_free_error": float(np.max(bias_free_errors)),
         "bias_free_blocks": len(system.models["bias_free"].layers),
-        "least_sensitivity": sensitivity,
+        "least_sensitivity": float(np.min([response.sensitivity for response in responses])),
         "rows": tokens_BT.shape[0],
         "positions": tokens_BT.shape[1],
     }
-    return Observation(values, _digest(arrays))
+    return _observation(system, values, arrays)
 
 
 def _projections(model: CudaTransformer) -> list[str]:
@@ -166,9 +166,13 @@ def _equal_bits(held_N: torch.Tensor | None, stored_N: torch.Tensor) -> int:
     return int((held_N.detach().cpu().view(torch.int32) == stored_N.view(torch.int32)).sum())
 
 
-def _digest(arrays: Iterable[np.ndarray[Any, Any]]) -> str:
+def _observation(
+    system: TransformerUnderContract, values: dict[str, float | int], arrays: Iterable[npt.NDArray[Any]]
+) -> Observation:
+    """The observation with a digest of the raw ``arrays`` behind it, from a system that left its weights alone."""
+    system.check_weights()
     state = hashlib.sha256()
     for array in arrays:
         state.update(f"{array.shape} {array.dtype}".encode())
         state.update(np.ascontiguousarray(array).tobytes())
-    return state.hexdigest()
+    return Observation(values, state.hexdigest())

@@ -33,8 +33,8 @@ SEED = 20260511
 MODEL = Path(__file__).parents[1] / "models" / "qwen2-stdlib-tiny"
 HELD_OUT_TEXT = MODEL / "held_out.txt"
 
-# Above this many weights a fingerprint trusts torch's version counters instead of hashing the contents.
-_HASH_AT_MOST = 2**24
+# A tensor with more elements is not hashed for a fingerprint: torch's version counter stands for its contents.
+_HASH_AT_MOST = 2**20
 
 
 @dataclass(frozen=True)
@@ -60,6 +60,7 @@ class TransformerUnderContract:
         self.device = torch.device(device)
         self.variants = {"biased": with_biases, "bias_free": without}
         self.own = "biased" if own.config.qkv_bias else "bias_free"
+        self._weights_as_loaded = self._weights_state()
         self.models = self._built(upload)
 
     @property
@@ -117,6 +118,17 @@ class TransformerUnderContract:
             oracle = self.variants[self.own].oracle(dtype, k_splits)
             self.reference_losses[key] = oracle.token_losses(tokens_BT)
         return self.reference_losses[key]
+
+    def check_weights(self) -> None:
+        """Raise AprenderError where the checkpoint's tensors are no longer as they were loaded.
+
+        On a CPU the CUDA path shares their memory with the oracle: what it wrote there would make both agree.
+        """
+        if self._weights_state() != self._weights_as_loaded:
+            raise AprenderError("the system under contract wrote into the checkpoint's own tensors: no oracle is left")
+
+    def _weights_state(self) -> list[str]:
+        return [f"{v} {n} {_described(t)}" for v, variant in self.variants.items() for n, t in variant.tensors.items()]
 
     def facts(self) -> dict[str, Any]:
         """Device, driver, dtype, flags and seed, for the evidence."""

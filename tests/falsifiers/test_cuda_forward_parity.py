@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from aprender.contracts.contract import Contract, DefectClass, Falsifier
 from aprender.contracts.validate import validate
+from aprender.errors import AprenderError
 from aprender.falsify.judge import Judgement, judge
 from aprender.falsify.probe import Observation, Options, Probe
 from aprender.falsify.run import Runner
@@ -224,3 +225,30 @@ def test_a_broken_checkpoint_is_error_in_one_sentence(breakage: str, message: st
     assert run.verdict is Verdict.ERROR
     assert message in run.reason
     assert "Traceback" not in run.reason
+
+
+@pytest.mark.parametrize("variant", ["biased", "bias_free"])
+@pytest.mark.parametrize("layer", [0, 3])
+def test_one_nan_anywhere_is_error(variant: str, layer: int, system: TransformerUnderContract) -> None:
+    """Python's max() would lose it."""
+    original: Any = system.models[variant].layers[layer].v_proj
+
+    def poisoned(projection: Any, x_BTK: Tensor) -> Tensor:
+        y_BTN = functional.linear(x_BTK, projection.weight, projection.bias).clone()
+        y_BTN[-1, -1, -1] = torch.nan
+        return y_BTN
+
+    with system.with_stage(variant, f"layers.{layer}.v_proj", WrongLinear(original, poisoned)):
+        judgement = judged("003", system)
+    assert judgement.verdict is Verdict.ERROR
+    assert "is nan: not a finite number" in judgement.reason
+
+
+def test_a_system_that_writes_into_the_checkpoint_is_not_believed() -> None:
+    """On a CPU both sides would read the same wrong weights and agree."""
+    fresh = TRANSFORMER.open(Options("cpu", None))
+    weight: Any = fresh.variants["biased"].tensors["model.layers.1.self_attn.q_proj.bias"]
+    weight.mul_(1.5)
+    for falsifier in FALSIFIERS.values():
+        with pytest.raises(AprenderError, match="wrote into the checkpoint's own tensors"):
+            observe(falsifier, fresh)
