@@ -10,10 +10,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from aprender.errors import AprenderError
 from aprender.parity.envelopes import normed_projection_envelope, rope_envelope
 from aprender.transformer import oracle
 from aprender.transformer.cuda import CudaTransformer
-from aprender.transformer.cuda.stages import get_stage, recorded
+from aprender.transformer.cuda.stages import get_stage, recorded, replaced
 from falsifiers.transformer_system import TransformerUnderContract
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -37,6 +38,14 @@ def layer_inputs(model: CudaTransformer, tokens_BT: Tensor) -> list[Tensor]:
     return [calls[name][0].args[0] for name in names]
 
 
+class _FedError(Exception):
+    """Attention was called: what comes after it in the block is not needed."""
+
+    def __init__(self, inputs: tuple[Tensor, ...]) -> None:
+        super().__init__()
+        self.inputs = inputs
+
+
 class AttentionInputs:
     """q and k after RoPE, and v, of layer ``index`` fed with ``x_BTD``: the CUDA path's and the oracle's."""
 
@@ -52,11 +61,20 @@ class AttentionInputs:
         self.unperturbed = {projection: self._expected(projection) for projection in PROJECTIONS}
 
     def observed(self) -> list[Floats]:
-        """[q_BTHC, k_BTGC, v_BTGC] as the CUDA path hands them to attention, as float64."""
-        name = f"layers.{self.index}.attention"
-        with recorded(self.model, [name]) as calls:
-            self.model.layers[self.index](self.x_BTD)
-        return [argument.double().cpu().numpy() for argument in calls[name][0].args]
+        """[q_BTHC, k_BTGC, v_BTGC] as the CUDA path hands them to attention, as float64.
+
+        The block is run only so far. Raises AprenderError where it never gets there.
+        """
+
+        def stop(*inputs: Tensor) -> Tensor:
+            raise _FedError(inputs)
+
+        with replaced(self.model, f"layers.{self.index}.attention", stop):
+            try:
+                self.model.layers[self.index](self.x_BTD)
+            except _FedError as fed:
+                return [tensor.double().cpu().numpy() for tensor in fed.inputs]
+        raise AprenderError(f"layer {self.index} computes its output without calling attention")
 
     def error(self, observed: list[Floats]) -> float:
         """The largest distance of ``observed`` from the oracle, in envelopes, over all elements of q, k and v."""
