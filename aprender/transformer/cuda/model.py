@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from aprender.errors import AprenderError, FormatError
 from aprender.transformer.config import TransformerConfig
@@ -24,6 +23,7 @@ from aprender.transformer.cuda.operators import (
     RMSNorm,
     Rope,
     SwiGLU,
+    next_token_losses,
     rope_tables,
 )
 from aprender.transformer.cuda.upload import Upload, upload
@@ -132,7 +132,7 @@ class CudaTransformer:
         chunk = max(1, _LOGITS_AT_ONCE // self.config.vocab_size)
         losses_N = torch.cat(
             [
-                functional.cross_entropy(self._logits(x_nD), targets_n, reduction="none")
+                next_token_losses(self._logits(x_nD), targets_n)
                 for x_nD, targets_n in zip(torch.split(x_ND, chunk), torch.split(targets_N, chunk), strict=True)
             ]
         )

@@ -100,3 +100,12 @@ class SwiGLU:
 
     def __call__(self, gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
         return functional.silu(gate_BTF) * up_BTF
+
+
+def next_token_losses(logits_NV: Tensor, targets_N: Tensor) -> Tensor:
+    """``ln(sum_v e^(z_v)) - z_target`` in nats: shape [N].
+
+    Not torch's fused cross_entropy: on a CPU it adds up e^(z_v) one after the other in float32, and on a large
+    vocabulary the many small terms are lost beside the large ones (9e-5 nats too low at 151,936 tokens, every time).
+    """
+    return torch.logsumexp(logits_NV, dim=-1) - logits_NV.gather(-1, targets_N[:, None])[:, 0]
