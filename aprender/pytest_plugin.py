@@ -8,6 +8,7 @@ collected.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -32,17 +33,22 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """Collect YAML files that are version 2 contracts; other YAML files are none of this plugin's business."""
-    if file_path.suffix not in (".yaml", ".yml"):
+    """Collect YAML files that are, or mean to be, version 2 contracts; others are none of this plugin's business.
+
+    A file that speaks of falsification tests but can't be read is collected, so that it fails instead of vanishing.
+    """
+    if file_path.suffix.lower() not in (".yaml", ".yml"):
         return None
-    try:
-        lines = file_path.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError):
+    with suppress(OSError):
+        if b"falsification_test" not in (raw := file_path.read_bytes()) and b"schema_ver" not in raw:
+            return None
+    from aprender.contracts.schema_check import is_version_2
+    from aprender.contracts.validate import check_file
+
+    document, findings = check_file(file_path)
+    if document and not is_version_2(document.data) and not any(f.rule == "SCHEMA-103" for f in findings):
         return None
-    keys = {line.partition(":")[0] for line in lines}
-    if keys >= {"schema_version", "falsification_tests"}:
-        return ContractFile.from_parent(parent, path=file_path)
-    return None
+    return ContractFile.from_parent(parent, path=file_path)
 
 
 class ContractFile(pytest.File):
@@ -54,7 +60,7 @@ class ContractFile(pytest.File):
         from aprender.reports.text import validation_text
 
         result = validate([self.path])
-        if not result.contracts:
+        if result.errors:
             raise self.CollectError(validation_text(result))
         for contract in result.contracts:
             for falsifier in contract.falsifiers:
@@ -75,12 +81,16 @@ class FalsifierItem(pytest.Item):
 
     def setup(self) -> None:
         """Run, record the evidence, and raise for every verdict that is neither GREEN nor RED."""
+        from aprender.errors import AprenderError
         from aprender.falsify.verdict import Verdict
 
-        runner = _runner(self.config)
-        self.record = runner.run(self.contract, self.falsifier)
-        self.user_properties.append(("verdict", str(self.record.verdict)))
-        runner.record(self.record)
+        try:
+            runner = _runner(self.config)
+            self.record = runner.run(self.contract, self.falsifier)
+            self.user_properties.append(("verdict", str(self.record.verdict)))
+            runner.record(self.record)
+        except AprenderError as error:
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         if self.record.verdict is Verdict.SKIPPED:
             raise pytest.skip.Exception(self.record.reason, _use_item_location=True)
         if self.record.verdict not in (Verdict.GREEN, Verdict.RED):
@@ -117,5 +127,7 @@ def _runner(config: pytest.Config) -> Runner:
         from aprender.falsify.run import Runner, resolve_device
 
         model: Path | None = config.getoption("--pv-model")
+        if model is not None and not model.exists():
+            raise pytest.UsageError(f"--pv-model {model}: no such file or folder")
         config.stash[_RUNNER] = Runner(Options(resolve_device(config.getoption("--pv-device")), model))
     return config.stash[_RUNNER]

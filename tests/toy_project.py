@@ -149,7 +149,7 @@ class Project:
 
 def forget_modules() -> None:
     """Make the next import read the project's files again."""
-    for name in [n for n in sys.modules if n.partition(".")[0] in ("toyprobes", "thermometer")]:
+    for name in [n for n in sys.modules if n.partition(".")[0] in ("toyprobes", "toyhelper", "thermometer")]:
         del sys.modules[name]
 
 

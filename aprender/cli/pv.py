@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import os
 import sys
+import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,17 @@ def _one_sentence(command: Callable[..., int]) -> Callable[..., None]:
         except KeyboardInterrupt:
             click.echo("pv: interrupted; finished observations are kept and will be reused", err=True)
             status = 130
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename else ""
+            click.echo(f"pv: error: {where}{error.strerror}", err=True)
+            status = EXIT_NOT_PROVEN
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not exit with the code of RED
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            what = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
+            click.echo(f"pv: internal error, please report it: {what}", err=True)
+            status = EXIT_NOT_PROVEN
         sys.exit(status)
 
     return wrapped
@@ -91,6 +104,7 @@ def validate_command(paths: tuple[Path, ...], as_json: bool) -> int:
 @_one_sentence
 def run_command(paths: tuple[Path, ...], only: tuple[str, ...], device: str, model: Path | None, as_json: bool) -> int:
     """Run falsifiers, prove that each can go RED, record the evidence."""
+    from aprender.falsify.evidence import Tampered
     from aprender.falsify.probe import Options
     from aprender.falsify.record import FalsifierRun
     from aprender.falsify.run import Runner, resolve_device
@@ -106,6 +120,9 @@ def run_command(paths: tuple[Path, ...], only: tuple[str, ...], device: str, mod
             runs.append(runner.run(contract, falsifier))
             try:
                 runner.record(runs[-1])
+            except Tampered as error:
+                unrecorded.append(str(error))
+                runs[-1] = replace(runs[-1], verdict=Verdict.TAMPERED, reason=str(error))
             except AprenderError as error:
                 unrecorded.append(str(error))
     status = exit_code([run.verdict for run in runs], skipped_may_pass=True)
@@ -113,7 +130,7 @@ def run_command(paths: tuple[Path, ...], only: tuple[str, ...], device: str, mod
         status = EXIT_NOT_PROVEN
     findings = [finding for finding in result.findings if finding.severity == "error"]
     if as_json:
-        click.echo(json_report.runs_json(runs, findings, status))
+        click.echo(json_report.runs_json(runs, findings, unrecorded, status))
     else:
         click.echo(text.runs_text(runs))
     _print_problems(findings, unrecorded)

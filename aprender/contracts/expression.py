@@ -78,6 +78,13 @@ class Comparison:
         left, right = (self._finite(side, values) for side in (self.left, self.right))
         return Sides(self.compare(left, right), left, right)
 
+    @property
+    def constants(self) -> list[float]:
+        """Every number that stands in the text, and its neighbours: where the outcome is likely to change."""
+        nodes = (node for side in (self.left, self.right) for node in ast.walk(side))
+        numbers = [float(n.value) for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, int | float)]
+        return [near for number in numbers for near in (number - 1, number, number + 1)]
+
     def side_texts(self) -> tuple[str, str]:
         """The source of the left and the right side."""
         return ast.unparse(self.left), ast.unparse(self.right)
@@ -94,6 +101,11 @@ class Comparison:
 
 def parse(text: str) -> Comparison:
     """Parse one comparison. Raises ExpressionError with the column of what is not understood."""
+    if "#" in text or "\n" in text:
+        raise ExpressionError(
+            "comments and line breaks are not part of the language",
+            min(position for mark in "#\n" if (position := text.find(mark) + 1)),
+        )
     if len(text) > MAX_LENGTH:
         raise ExpressionError(f"{len(text)} characters; an expression has at most {MAX_LENGTH}")
     try:

@@ -24,7 +24,7 @@ MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
 MAX_VALUES = 200_000  # aliases count each time they are expanded: an alias bomb ends here
 
-_STR_TAG = "tag:yaml.org,2002:str"
+_STR_TAG, _SEQ_TAG, _MAP_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _BASED_INT = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
@@ -64,6 +64,8 @@ class _Stop(Exception):
 
 def read_file(path: Path) -> tuple[Document | None, list[Finding]]:
     """Read the contract at ``path``; unreadable files are findings, not exceptions."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        return None, [Finding(str(path), 1, 1, "YAML-002", "error", "not a regular file; a contract is one")]
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -144,6 +146,8 @@ class _Builder:
         self.document_so_far.values.setdefault(path, _position(event))
         if isinstance(event, yaml.AliasEvent):
             return self._alias(event)
+        if not isinstance(event, yaml.ScalarEvent) and event.tag not in (None, "!", _SEQ_TAG, _MAP_TAG):
+            self._refuse_tag(event)
         if isinstance(event, yaml.ScalarEvent):
             value = self._scalar(event)
         elif isinstance(event, yaml.SequenceStartEvent):
@@ -164,6 +168,9 @@ class _Builder:
             raise _Stop(self._at(event, "YAML-004", f"more than {MAX_VALUES:,} values, aliases expanded"))
         return value
 
+    def _refuse_tag(self, event: Any) -> None:
+        self.findings.append(self._at(event, "YAML-003", f"tag {event.tag} is not allowed: plain data only"))
+
     def _sequence(self, path: KeyPath) -> list[Any]:
         items: list[Any] = []
         while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
@@ -176,6 +183,10 @@ class _Builder:
             if not isinstance(event, yaml.ScalarEvent):
                 raise _Stop(self._at(event, "YAML-003", "a key must be plain text, not a list, mapping or alias"))
             key = event.value
+            if event.tag not in (None, "!", _STR_TAG):
+                self._refuse_tag(event)
+            if key == "<<" and event.implicit[0]:
+                self.findings.append(self._at(event, "YAML-003", "merge keys (<<) are not read; write the keys out"))
             key_path = (*path, key)
             if key in mapping:
                 first = self.document_so_far.keys[key_path]
@@ -189,11 +200,16 @@ class _Builder:
 
     def _scalar(self, event: Any) -> Any:
         if event.tag not in (None, _STR_TAG, "!"):
-            self.findings.append(self._at(event, "YAML-003", f"tag {event.tag} is not allowed: plain data only"))
+            self._refuse_tag(event)
             return event.value
         if event.tag is not None or not event.implicit[0]:
             return event.value
         value = plain_scalar(event.value)
+        if isinstance(value, int) and abs(value) > 2**53:
+            self.findings.append(
+                self._at(event, "YAML-005", "a whole number beyond 2**53 is not exact; quote it if text")
+            )
+            return event.value
         if isinstance(value, float) and not math.isfinite(value):
             message = f"{event.value} is not a finite number; if text is meant, quote it"
             self.findings.append(self._at(event, "YAML-005", message))
@@ -209,9 +225,9 @@ def plain_scalar(text: str) -> str | int | float | bool | None:
     if text in _WORDS:
         return _WORDS[text]
     if _INT.match(text):
-        return int(text) if len(text) <= 400 else text  # int() refuses thousands of digits
+        return int(text[:20]) if len(text) > 20 else int(text)  # beyond 2**53 either way, and int() has a limit
     if _BASED_INT.match(text):
-        return int(text, 0)
+        return int(text[:20], 0)
     if _FLOAT.match(text) or _NON_FINITE.match(text):
         return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan")
                      .replace(".NaN", "nan").replace(".NAN", "nan"))  # fmt: skip

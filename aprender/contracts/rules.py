@@ -8,9 +8,11 @@ schema accepts.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
+from random import Random
 from typing import Any
 
-from aprender.contracts.expression import Comparison, ExpressionError, parse
+from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
 from aprender.contracts.findings import Finding, did_you_mean
 from aprender.contracts.reader import Document, KeyPath
 from aprender.contracts.schema_check import is_version_2
@@ -21,7 +23,9 @@ def check_rules(document: Document) -> list[Finding]:
     if not isinstance(document.data, dict):
         return []
     rules = [_metadata, _equations, _obligations, _falsifiers, _kani, _provability]
-    if is_version_2(document.data):
+    if not is_version_2(document.data):
+        rules.append(_forgotten_version)
+    else:
         rules += [_references, _expressions, _teeth, _code_under_contract]
     return [finding for rule in rules for finding in rule(document)]
 
@@ -172,13 +176,45 @@ def _expressions(document: Document) -> Iterator[Finding]:
                     yield document.finding(at, "EXPR-002", reason)
 
 
+def _forgotten_version(document: Document) -> Iterator[Finding]:
+    """SCHEMA-103: a contract that means to be executable is never passed over for a missing or mistyped key."""
+    near = next((key for key in document.data if did_you_mean(key, ["schema_version"])), None)
+    used = {key for key in ("code_under_contract", "valid_for") if key in document.data}
+    for _, item in _items(document, "falsification_tests"):
+        used |= item.keys() & {"probe", "expect", "guards", "gate_requires"}
+    if near or used:
+        what = f"'{near}' looks like schema_version" if near else f"version 2 keys ({', '.join(sorted(used))})"
+        message = f"{what}, but there is no 'schema_version: 2': it would never be run"
+        yield document.finding((near,) if near else (), "SCHEMA-103", message, key=True)
+
+
+# Values that an observation may take: both signs, zero, small and large, and (by chance) equal to one another.
+_SAMPLES = (-1e6, -3.7, -1.0, -0.5, 0.0, 1e-9, 0.5, 1.0, 2.3, 7.0, 1e3, 1e6)
+
+
 def _vacuous(comparison: Comparison) -> str | None:
     left, right = comparison.side_texts()
     if not comparison.names:
         return "compares constants: no observation can change the outcome"
     if left == right:
         return f"compares '{left}' with itself: no observation can change the outcome"
+    outcomes = _sampled_outcomes(comparison)
+    if outcomes == {True} and comparison.symbol != "!=":
+        return "holds of every observation that was tried: nothing can violate it"
+    if outcomes == {False} and comparison.symbol != "==":
+        return "holds of no observation that was tried: nothing can satisfy it"
     return None
+
+
+def _sampled_outcomes(comparison: Comparison) -> set[bool]:
+    """Whether the comparison held of each of 300 synthetic observations that give both sides a value."""
+    random = Random(0)  # noqa: S311 - a fixed sample, no secret
+    values = [*_SAMPLES, *comparison.constants]
+    outcomes: set[bool] = set()
+    for _ in range(300):
+        with suppress(EvaluationError):
+            outcomes.add(comparison.evaluate({name: random.choice(values) for name in sorted(comparison.names)}).holds)
+    return outcomes
 
 
 def _teeth(document: Document) -> Iterator[Finding]:

@@ -21,7 +21,7 @@ _TYPE_NAMES = {
 }  # fmt: skip
 _PATTERN_ADVICE = {
     r"\S": "must not be empty",
-    r"^[1-9][0-9]*[hdw]$": "must be a number of hours, days or weeks, such as 30d",
+    r"^[1-9][0-9]{0,3}[hdw]$": "must be a number of hours, days or weeks, such as 30d",
     r"^[a-z][a-z0-9_]*$": "must be a slug: lower-case letters, digits and underscores",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, '.', '_' and '-'",
 }
@@ -125,7 +125,7 @@ def _name(value: Any) -> str:
         case None:
             return "empty"
         case str():
-            return f"'{value}'" if len(value) <= 40 else f"'{value[:37]}...'"
+            return repr(value if len(value) <= 40 else f"{value[:37]}...")
         case bool():
             return str(value).lower()
         case _:

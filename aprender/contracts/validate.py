@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from aprender.contracts.contract import Contract, contract_of
-from aprender.contracts.findings import Finding
+from aprender.contracts.findings import Finding, Position
 from aprender.contracts.reader import Document, read_file
 from aprender.contracts.rules import check_rules
 from aprender.contracts.schema_check import check_schema, is_version_2
@@ -58,23 +59,33 @@ class Validation:
 def contract_files(paths: Iterable[Path]) -> tuple[Path, ...]:
     """The contract files in ``paths``: files as given, folders searched. Raises NothingToDo where there is none."""
     paths = tuple(paths)
-    files: dict[Path, None] = {}
+    files: dict[Path, Path] = {}  # by what they really are: a file named twice is one contract
     for path in paths:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix in SUFFIXES and p.is_file() and not _hidden(p, path))
-            files.update(dict.fromkeys(found))
+            found = sorted(_files_below(path))
         elif path.exists():
-            files[path] = None
+            found = [path]
         else:
             raise NothingToDo(f"{path}: no such file or folder; name a contract or a folder of contracts")
+        for file in found:
+            files.setdefault(file.resolve(), file)
     if not files:
         where = ", ".join(map(str, paths))
         raise NothingToDo(f"{where}: no contract found (looked for *.yaml and *.yml); is this the right folder?")
-    return tuple(files)
+    return tuple(files.values())
 
 
-def _hidden(path: Path, root: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(root).parts)
+def _files_below(folder: Path) -> Iterator[Path]:
+    """Contract files in ``folder`` and below, links followed, hidden folders passed over."""
+    seen: set[str] = set()
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        real = os.path.realpath(parent)
+        folders[:] = [] if real in seen else sorted(name for name in folders if not name.startswith("."))
+        seen.add(real)
+        for name in names:
+            path = Path(parent, name)
+            if path.suffix.lower() in SUFFIXES and not name.startswith(".") and path.is_file():
+                yield path
 
 
 def validate(paths: Iterable[Path]) -> Validation:
@@ -93,7 +104,24 @@ def validate(paths: Iterable[Path]) -> Validation:
         expectations += sum(len(test["expect"]) for test in tests if isinstance(test.get("expect"), list))
         if is_version_2(document.data) and all(finding.severity != "error" for finding in found):
             contracts.append(contract_of(document))
-    return Validation(files, tuple(findings), tuple(contracts), falsifiers, expectations)
+    twice = _taken_twice(contracts)
+    valid = tuple(contract for contract in contracts if str(contract.path) not in {finding.file for finding in twice})
+    return Validation(files, (*findings, *twice), valid, falsifiers, expectations)
+
+
+def _taken_twice(contracts: Iterable[Contract]) -> list[Finding]:
+    """REF-004: evidence goes by the contract's stem and the falsifier's id, so neither may be taken twice."""
+    findings: list[Finding] = []
+    taken: dict[str, str] = {}
+    for contract in contracts:
+        names = {f"contract '{contract.id}'": Position(1, 1)}
+        names |= {f"falsifier '{falsifier.id}'": falsifier.at("id") for falsifier in contract.falsifiers}
+        for name, at in names.items():
+            if name in taken:
+                message = f"{name} stands in {taken[name]} already; rename one"
+                findings.append(Finding(str(contract.path), at.line, at.column, "REF-004", "error", message))
+            taken.setdefault(name, str(contract.path))
+    return findings
 
 
 def check_file(file: Path) -> tuple[Document | None, list[Finding]]:

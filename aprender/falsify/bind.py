@@ -52,7 +52,7 @@ def _resolve(contract: Contract, falsifier: Falsifier, target: str) -> Probe:
         else:
             message = f"probe {target} needs the package '{error.name}'; pip install 'aprender[torch]'"
         raise _error(contract, falsifier, "probe", message) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # importing runs the user's code: whatever it raises is the finding
         message = f"importing {module_name} failed: {type(error).__name__}: {error}"
         raise _error(contract, falsifier, "probe", message) from error
     probe = getattr(module, name, None)

@@ -46,39 +46,42 @@ def glob_files(root: Path, patterns: Iterable[str]) -> list[Path]:
     """The files under ``root`` that the globs match. Raises AprenderError for a glob that matches none."""
     found: set[Path] = set()
     for pattern in patterns:
-        try:
-            matched = [path for path in root.glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
-        except (ValueError, NotImplementedError):  # an empty or an absolute pattern
-            matched = []
+        if Path(pattern).is_absolute() or ".." in Path(pattern).parts:
+            raise AprenderError(f"code_under_contract: '{pattern}' leaves the project; write it relative to {root}")
+        matched = [path for path in root.glob(pattern) if path.is_file() and "__pycache__" not in path.parts]
         if not matched:
             raise AprenderError(f"code_under_contract: '{pattern}' matches no file under {root}; correct the glob")
         found.update(matched)
     return sorted(found)
 
 
-def package_digest(root: Path, module: str) -> str:
-    """A digest of all Python sources of the top-level package that holds ``module``, without importing it."""
-    top = module.partition(".")[0]
+def package_files(root: Path, top: str) -> tuple[Path, list[Path]]:
+    """The folder and all Python sources of the top-level package ``top``, found without importing it.
+
+    The project's own package wins; else an installed one. Raises AprenderError where there is none.
+    """
     local = root / top
     if local.is_dir():
-        return files_digest(local, sorted(local.rglob("*.py")))
+        return root, sorted(local.rglob("*.py"))
     if (single := root / f"{top}.py").is_file():
-        return files_digest(root, [single])
-    spec = importlib.util.find_spec(top)
-    if spec is None or spec.origin is None:
-        raise AprenderError(f"no package '{top}' in {root} or in this Python's site-packages")
+        return root, [single]
+    try:
+        spec = importlib.util.find_spec(top) if top else None
+    except (ImportError, ValueError):
+        spec = None
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        raise AprenderError(f"no package '{top}' in {root}, and no installed one with Python sources")
     folder = Path(spec.origin).parent
-    return files_digest(
-        folder, sorted(folder.rglob("*.py")) if spec.submodule_search_locations else [Path(spec.origin)]
-    )
+    return folder, sorted(folder.rglob("*.py")) if spec.submodule_search_locations else [Path(spec.origin)]
 
 
 def judge_digest() -> str:
-    """A digest of the code that turns observations into verdicts: the language, the judge and the teeth."""
-    here = Path(__file__).parent
-    judging = ("judge.py", "observe.py", "probe.py", "teeth.py", "verdict.py")
-    files = [here / name for name in judging] + [here.parent / "contracts" / "expression.py"]
-    return files_digest(here.parent, files)
+    """A digest of the code that turns contracts and observations into verdicts."""
+    falsify = Path(__file__).parent
+    contracts = falsify.parent / "contracts"
+    judging = [file for file in falsify.glob("*.py") if file.name not in ("evidence.py", "gate.py")]
+    judging += [contracts / name for name in ("contract.py", "expression.py", "reader.py")]
+    return files_digest(falsify.parent, sorted(judging))
 
 
 def git_state(root: Path) -> dict[str, Any]:

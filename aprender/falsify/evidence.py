@@ -8,21 +8,25 @@ dropped: anchor the head outside (commit the file).
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from aprender.errors import AprenderError
 from aprender.falsify.digest import canonical, digest
 from aprender.falsify.record import FalsifierRun
+from aprender.falsify.verdict import Verdict
 
 FORMAT = 1
-REQUIRED = {"id", "verdict", "reason", "observed_at", "digests", "inputs", "options", "previous"}
+DEVICES = ("cpu", "cuda")
+_REMEDY = "restore the file from git, or move it away and run pv run again"
 
 
 class EvidenceError(AprenderError):
@@ -54,8 +58,10 @@ class Ledger:
                 written = {**body, "sha256": digest(body)}
                 _write(file, len(whole), canonical(written) + b"\n")
         except OSError as error:
-            message = f"{self.path}: evidence not written: {error.strerror}; free some space or make it writable"
-            raise EvidenceError(f"{message}, then run again") from None
+            remedy = "free some space" if error.errno == errno.ENOSPC else "make the folder writable"
+            raise EvidenceError(
+                f"{self.path}: evidence not written: {error.strerror}; {remedy}, then run again"
+            ) from None
         return written
 
     def records(self) -> list[dict[str, Any]]:
@@ -92,9 +98,9 @@ def ledger_for(root: Path, contract: str, device: str) -> Ledger:
     return Ledger(root / "evidence" / f"{contract}.{device}.jsonl")
 
 
-def ledgers_of(root: Path, contract: str) -> list[Ledger]:
-    """All ledgers of one contract, one per device that it ever ran on."""
-    return [Ledger(path) for path in sorted((root / "evidence").glob(f"{contract}.*.jsonl"))]
+def ledgers_of(root: Path, contract: str) -> dict[str, Ledger]:
+    """The ledgers of one contract by device."""
+    return {device: ledger_for(root, contract, device) for device in DEVICES}
 
 
 def evidence_record(run: FalsifierRun) -> dict[str, Any]:
@@ -125,6 +131,27 @@ def _write(file: int, size: int, line: bytes) -> None:
         raise
 
 
+def _well_formed(record: dict[str, Any]) -> bool:
+    """Whether the fields that the gate goes by are there and of the right type. May raise what a lookup raises."""
+    options, observed_at = record["options"], datetime.fromisoformat(record["observed_at"])
+    texts = [
+        record["id"],
+        record["contract"],
+        record["reason"],
+        *record["inputs"].values(),
+        *record["digests"].values(),
+    ]
+    return (
+        record["format"] == FORMAT
+        and record["verdict"] in list(Verdict)
+        and observed_at.tzinfo is not None
+        and options["device"] in DEVICES
+        and (options["model"] is None or isinstance(options["model"], str))
+        and all(isinstance(text, str) for text in texts)
+        and "previous" in record
+    )
+
+
 def _verify(path: Path, raw: bytes) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     previous: str | None = None
@@ -132,15 +159,15 @@ def _verify(path: Path, raw: bytes) -> list[dict[str, Any]]:
         try:
             record = json.loads(line)
             body = {key: value for key, value in record.items() if key != "sha256"}
-            intact = canonical(record) == line and digest(body) == record["sha256"] and record.keys() >= REQUIRED
-        except (ValueError, KeyError, AttributeError, AprenderError):
+            intact = canonical(record) == line and digest(body) == record["sha256"] and _well_formed(record)
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AprenderError):
             intact = False
         if not intact:
             message = f"{path}:{number}: not a record as this tool writes it: it was changed afterwards"
-            raise Tampered(f"{message}; restore the file from git")
+            raise Tampered(f"{message}; {_REMEDY}")
         if record["previous"] != previous:
             message = f"{path}:{number}: does not follow the line before it: records were removed or reordered"
-            raise Tampered(f"{message}; restore the file from git")
+            raise Tampered(f"{message}; {_REMEDY}")
         previous = record["sha256"]
         records.append(record)
     return records

@@ -17,9 +17,11 @@ from aprender.falsify.digest import (
     files_digest,
     glob_files,
     judge_digest,
-    package_digest,
+    package_files,
 )
-from aprender.falsify.evidence import Tampered, ledgers_of
+from aprender.falsify.evidence import Ledger, Tampered, ledgers_of
+from aprender.falsify.judge import judge
+from aprender.falsify.record import Outcome
 from aprender.falsify.verdict import Verdict, worst
 
 
@@ -65,12 +67,24 @@ def ship_percentage(found: Iterable[Standing]) -> float | None:
 
 def _of_contract(contract: Contract, now: datetime) -> list[Standing]:
     try:
-        records = [r for ledger in ledgers_of(project_root(contract.path), contract.id) for r in ledger.records()]
+        records = [
+            r
+            for d, ledger in ledgers_of(project_root(contract.path), contract.id).items()
+            for r in _of_this(contract, d, ledger)
+        ]
     except Tampered as error:
         return [Standing(contract, f, Verdict.TAMPERED, str(error), None) for f in contract.falsifiers]
     except AprenderError as error:
         return [Standing(contract, f, Verdict.ERROR, str(error), None) for f in contract.falsifiers]
     return [_standing(contract, falsifier, records, now) for falsifier in contract.falsifiers]
+
+
+def _of_this(contract: Contract, device: str, ledger: Ledger) -> list[dict[str, Any]]:
+    records = ledger.records()
+    for number, record in enumerate(records, start=1):
+        if record["contract"] != contract.id or record["options"]["device"] != device:
+            raise Tampered(f"{ledger.path}:{number}: a record of another contract or device; move it back")
+    return records
 
 
 def _standing(contract: Contract, falsifier: Falsifier, records: list[dict[str, Any]], now: datetime) -> Standing:
@@ -102,8 +116,14 @@ def _judge_record(contract: Contract, falsifier: Falsifier, record: dict[str, An
         stale = _stale(contract, falsifier, record, now)
     except AprenderError as error:
         return Standing(contract, falsifier, Verdict.ERROR, str(error), record)
+    except OSError as error:
+        return Standing(
+            contract, falsifier, Verdict.ERROR, f"{error.filename}: can't be read: {error.strerror}", record
+        )
     if stale:
         verdict, reason = Verdict.STALE, stale
+    elif contradiction := _contradiction(contract, falsifier, record):
+        verdict, reason = Verdict.TAMPERED, contradiction
     return Standing(contract, falsifier, verdict, reason, record)
 
 
@@ -112,7 +132,7 @@ def _stale(contract: Contract, falsifier: Falsifier, record: dict[str, Any], now
     root = project_root(contract.path)
     current = {
         "contract": digest(contract.data),
-        "probe": package_digest(root, (falsifier.probe or "").partition(":")[0]),
+        "probe": files_digest(*package_files(root, (falsifier.probe or "").partition(":")[0].partition(".")[0])),
         "judge": judge_digest(),
         "code": files_digest(root, glob_files(root, contract.code_under_contract)),
     }
@@ -123,15 +143,34 @@ def _stale(contract: Contract, falsifier: Falsifier, record: dict[str, Any], now
         return f"changed since the evidence was made: {', '.join(changed)}; run pv run again"
     age = now - datetime.fromisoformat(record["observed_at"])
     if contract.valid_for is not None and age > contract.valid_for:
-        return f"the evidence is {_days(age)} old, valid for {_days(contract.valid_for)}; run pv run again"
+        return f"the evidence is {_span(age)} old, valid for {_span(contract.valid_for)}; run pv run again"
     if age < timedelta(minutes=-5):
         return "the evidence is dated in the future; set this host's clock, or run pv run again"
     return None
+
+
+def _contradiction(contract: Contract, falsifier: Falsifier, record: dict[str, Any]) -> str | None:
+    """How a GREEN record contradicts itself, or None: it is judged again, and its witnesses are counted."""
+    if record["verdict"] != Verdict.GREEN:
+        return None
+    try:
+        observed = {name: entry["value"] for name, entry in record["observations"].items()}
+        caught = {witness["defect"] for witness in record["witnesses"] if witness["outcome"] == Outcome.CAUGHT}
+        inputs = record["inputs"]
+    except (KeyError, TypeError, AttributeError):
+        return "the record lacks observations or witnesses: it was not written by pv run"
+    again = judge(falsifier, observed, dict.fromkeys(observed, ""))
+    if again.verdict is not Verdict.GREEN:
+        return f"recorded as GREEN, but its observations are {again.verdict}: {again.reason}"
+    if caught != {defect.name for defect in falsifier.defect_classes} or not caught:
+        return "recorded as GREEN, but not every declared defect class has a witness"
+    return None if inputs else "recorded as GREEN, but it names no input or source file"
 
 
 def _now(path: Path) -> str | None:
     return file_digest(path) if path.is_file() else None
 
 
-def _days(span: timedelta) -> str:
-    return f"{span.total_seconds() / 86400:.1f} days"
+def _span(span: timedelta) -> str:
+    hours = span.total_seconds() / 3600
+    return f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.1f} days"

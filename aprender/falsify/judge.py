@@ -73,6 +73,8 @@ def _malformed(values: Mapping[str, float | int], observes: Mapping[str, str]) -
     for name, value in values.items():
         if isinstance(value, bool) or not isinstance(value, int | float):
             return f"{name} is {value!r} ({type(value).__name__}), not a number"
+        if isinstance(value, int) and abs(value) > 2**53:
+            return f"{name} is beyond 2**53: no exact number"
         if not math.isfinite(value):
             return f"{name} is {value}: not a finite number"
     return None

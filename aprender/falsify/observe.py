@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import traceback
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, redirect_stdout, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,19 +13,15 @@ from typing import Any
 
 from aprender.contracts.contract import Contract, Falsifier
 from aprender.errors import AprenderError
-from aprender.falsify.bind import bind, project_root
+from aprender.falsify.bind import BindError, bind, project_root
 from aprender.falsify.cache import ObservationCache
-from aprender.falsify.digest import NotCanonical, file_digest, files_digest, glob_files, package_digest
+from aprender.falsify.digest import canonical, file_digest
 from aprender.falsify.host import cuda_device_name, host_facts
-from aprender.falsify.probe import (
-    Observation,
-    Options,
-    PlantedDefect,
-    Probe,
-    RequirementNotMet,
-    System,
-    SystemFactory,
-)
+from aprender.falsify.probe import Observation, Options, PlantedDefect, Probe, RequirementNotMet, System, SystemFactory
+from aprender.falsify.sources import Sources
+
+# What user code may raise: sys.exit() in a probe must not end the run as if all were well.
+USER_ERRORS = (Exception, SystemExit)
 
 
 class ProbeFailed(AprenderError):
@@ -41,7 +38,11 @@ class NotUndone(AprenderError):
 
 @dataclass(frozen=True)
 class Observed:
-    """A raw observation with the units its probe declared, and the circumstances evidence needs."""
+    """A raw observation with the units its probe declared, and the circumstances evidence needs.
+
+    ``inputs`` are the files that it depends on (weights, texts, and Python modules of the project that were loaded),
+    relative to the project's root where they lie inside it, with their sha256.
+    """
 
     values: Mapping[str, float | int]
     units: Mapping[str, str]
@@ -59,55 +60,51 @@ class Observer:
         self.options = options
         self._systems: dict[int, tuple[SystemFactory, System]] = {}
         self._inputs: dict[int, dict[str, str]] = {}
-        self._code: dict[Path, str] = {}
+        self._sources: dict[Path, Sources] = {}
 
-    def code_digest(self, contract: Contract) -> str:
-        """One digest of the code under contract. Raises AprenderError for a glob that matches nothing."""
-        if contract.path not in self._code:
-            root = project_root(contract.path)
-            self._code[contract.path] = files_digest(root, glob_files(root, contract.code_under_contract))
-        return self._code[contract.path]
+    def sources(self, contract: Contract) -> Sources:
+        """The project's sources as they were when this run first met the contract."""
+        if contract.path not in self._sources:
+            self._sources[contract.path] = Sources(project_root(contract.path), contract.code_under_contract)
+        return self._sources[contract.path]
 
-    def probe_digest(self, contract: Contract, falsifier: Falsifier) -> str:
-        """A digest of the sources of the probe's package."""
-        return package_digest(project_root(contract.path), (falsifier.probe or "").partition(":")[0])
+    def observe(
+        self, contract: Contract, falsifier: Falsifier, defect_class: str | None, *, anew: bool = False
+    ) -> Observed:
+        """Observe the system, clean or with one defect class planted; ``anew`` leaves the cache alone.
 
-    def observe(self, contract: Contract, falsifier: Falsifier, defect_class: str | None) -> Observed:
-        """Observe the system, clean or with one defect class planted.
-
-        Raises BindError, RequirementNotMet, ProbeFailed, NotPlanted or NotUndone.
+        Raises BindError, RequirementNotMet, ProbeFailed, NotPlanted, NotUndone or another AprenderError.
         """
-        cache = ObservationCache(project_root(contract.path) / ".pv" / "observations")
+        root = project_root(contract.path)
+        cache = ObservationCache(root)
         key = self._key(contract, falsifier, defect_class)
-        if stored := cache.get(key):
+        if not anew and (stored := cache.get(key, contract.valid_for)):
             return Observed(**stored, reused=True)
-        probe = bind(contract, falsifier)
-        system = self._open(probe)
-        if defect_class is None:
-            observation = _call(probe, system, falsifier)
-        elif defect_class not in probe.defects:
-            raise NotPlanted(f"no planted defect of that name; known: {', '.join(probe.defects) or 'none'}")
-        else:
-            observation = self._observe_planted(probe, system, falsifier, probe.defects[defect_class])
-        payload: dict[str, Any] = {
-            "values": dict(observation.values),
-            "units": dict(probe.observes),
-            "output_digest": observation.output_digest,
-            "inputs": self._digests(probe.system),
-            "facts": dict(system.facts()),
-            "observed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
-        }
-        with suppress(NotCanonical):  # NaN has no canonical form: the judge will say ERROR, and nothing is kept
-            cache.put(key, payload)
+        try:
+            with redirect_stdout(sys.stderr):  # standard output is the report's
+                payload = self._observe_live(contract, falsifier, defect_class)
+                canonical({"facts": payload["facts"], "units": payload["units"]})  # evidence must be able to hold it
+        except AprenderError:
+            raise
+        except USER_ERRORS as error:
+            raise ProbeFailed(f"the probe's system failed: {what_happened(error, root)}") from error
+        if not anew:
+            with suppress(AprenderError):  # NaN has no canonical form: the judge will say ERROR, and nothing is kept
+                cache.put(key, payload)
         return Observed(**payload, reused=False)
 
     def _key(self, contract: Contract, falsifier: Falsifier, defect_class: str | None) -> dict[str, Any]:
         host = host_facts()
+        try:
+            probe_digest = self.sources(contract).probe(falsifier.probe or "")
+        except AprenderError as error:
+            at = falsifier.at("probe")
+            raise BindError(f"{contract.path}:{at.line}:{at.column}: probe {falsifier.probe}: {error}") from None
         return {
             "probe": falsifier.probe,
             "with": dict(falsifier.arguments),
-            "probe_digest": self.probe_digest(contract, falsifier),
-            "code_digest": self.code_digest(contract),
+            "probe_digest": probe_digest,
+            "code_digest": self.sources(contract).code,
             "defect": defect_class,
             "device": self.options.device,
             "gpu": cuda_device_name() if self.options.device == "cuda" else None,
@@ -115,47 +112,61 @@ class Observer:
             "host": {name: host[name] for name in ("machine", "python", "libraries")},
         }
 
+    def _observe_live(self, contract: Contract, falsifier: Falsifier, defect_class: str | None) -> dict[str, Any]:
+        sources = self.sources(contract)
+        sources.forget_bytecode(falsifier.probe or "")
+        probe = bind(contract, falsifier)
+        inputs = self._input_digests(probe.system, sources.root)
+        system = self._open(probe)
+        if defect_class is None:
+            observation = _call(probe, system, falsifier, sources.root)
+        elif defect_class not in probe.defects:
+            raise NotPlanted(f"no planted defect of that name; known: {', '.join(probe.defects) or 'none'}")
+        else:
+            observation = self._observe_planted(probe, system, falsifier, probe.defects[defect_class], sources.root)
+        sources.check_unchanged(falsifier.probe or "")
+        return {
+            "values": dict(observation.values),
+            "units": dict(probe.observes),
+            "output_digest": observation.output_digest,
+            "inputs": {**inputs, **sources.loaded()},
+            "facts": dict(system.facts()),
+            "observed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+
     def _open(self, probe: Probe) -> System:
         if id(probe.system) not in self._systems:
-            try:
-                system = probe.system.open(self.options)
-            except AprenderError:
-                raise
-            except Exception as error:
-                raise ProbeFailed(f"opening the system failed: {_what_happened(error)}") from error
-            self._systems[id(probe.system)] = probe.system, system
+            self._systems[id(probe.system)] = probe.system, probe.system.open(self.options)
         return self._systems[id(probe.system)][1]
 
-    def _digests(self, factory: SystemFactory) -> dict[str, str]:
+    def _input_digests(self, factory: SystemFactory, root: Path) -> dict[str, str]:
         if id(factory) not in self._inputs:
-            files = factory.inputs(self.options)
-            self._inputs[id(factory)] = {str(file.resolve()): file_digest(file) for file in files}
+            files = [Path(file).resolve() for file in factory.inputs(self.options)]
+            self._inputs[id(factory)] = {portable(file, root): file_digest(file) for file in files}
         return self._inputs[id(factory)]
 
     def _observe_planted(
-        self, probe: Probe, system: System, falsifier: Falsifier, defect: PlantedDefect
+        self, probe: Probe, system: System, falsifier: Falsifier, defect: PlantedDefect, root: Path
     ) -> Observation:
         before = system.fingerprint()
-        planting = defect.plant(system)
         try:
+            planting = defect.plant(system)
             planting.__enter__()
-        except Exception as error:
+        except USER_ERRORS as error:
             self._check_undone(probe, system, before, defect)
-            raise NotPlanted(f"planting it failed: {_what_happened(error)}") from error
+            raise NotPlanted(f"planting it failed: {what_happened(error, root)}") from error
         try:
-            return _call(probe, system, falsifier)
+            return _call(probe, system, falsifier, root)
         finally:
-            self._undo(probe, system, planting, defect)
+            self._undo(probe, planting, defect, root)
             self._check_undone(probe, system, before, defect)
 
-    def _undo(
-        self, probe: Probe, system: System, planting: AbstractContextManager[None], defect: PlantedDefect
-    ) -> None:
+    def _undo(self, probe: Probe, planting: AbstractContextManager[None], defect: PlantedDefect, root: Path) -> None:
         try:
             planting.__exit__(None, None, None)
-        except Exception as error:
+        except USER_ERRORS as error:
             del self._systems[id(probe.system)]
-            message = f"undoing the planted defect '{defect.name}' failed: {_what_happened(error)}"
+            message = f"undoing the planted defect '{defect.name}' failed: {what_happened(error, root)}"
             raise NotUndone(message) from error
 
     def _check_undone(self, probe: Probe, system: System, before: str, defect: PlantedDefect) -> None:
@@ -164,22 +175,30 @@ class Observer:
             raise NotUndone(f"undoing the planted defect '{defect.name}' left the system changed; correct its undo")
 
 
-def _call(probe: Probe, system: System, falsifier: Falsifier) -> Observation:
+def portable(file: Path, root: Path) -> str:
+    """Paths inside the project are kept relative to it, so that they mean the same in another checkout."""
+    return file.relative_to(root).as_posix() if file.is_relative_to(root) else str(file)
+
+
+def _call(probe: Probe, system: System, falsifier: Falsifier, root: Path) -> Observation:
     try:
         observation = probe.function(system, **falsifier.arguments)
     except RequirementNotMet as error:  # only opening a system may ask for what the host lacks
         raise ProbeFailed(str(error)) from error
-    except Exception as error:
-        raise ProbeFailed(f"the probe crashed: {_what_happened(error)}") from error
+    except USER_ERRORS as error:
+        raise ProbeFailed(f"the probe crashed: {what_happened(error, root)}") from error
     if not isinstance(observation, Observation):
         raise ProbeFailed(f"the probe returned {type(observation).__name__}, not an Observation")
+    if not isinstance(observation.values, Mapping) or not isinstance(observation.output_digest, str):
+        raise ProbeFailed("the probe's Observation needs a mapping of values and an output_digest of text")
     return observation
 
 
-def _what_happened(error: Exception) -> str:
-    """The error in one line, with the innermost place it came from."""
+def what_happened(error: BaseException, root: Path) -> str:
+    """The error in one line, with the innermost place in the project that it came from."""
     if isinstance(error, AprenderError):
         return str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)] or frames[-1:]
+    place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
     return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

@@ -24,11 +24,12 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Whether a planted defect turned the probe RED for the declared reason, and what was seen."""
+    """Whether a planted defect turned the probe RED for the declared reason, and which expectations it broke."""
 
     defect: str
     outcome: Outcome
     detail: str
+    broke: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, str]:
         """All fields as plain data."""

@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from aprender.contracts.contract import Contract, DefectClass, Falsifier
@@ -17,7 +16,7 @@ from aprender.falsify.digest import digest, git_state, judge_digest
 from aprender.falsify.evidence import evidence_record, ledger_for, same_evidence
 from aprender.falsify.host import cuda_missing, host_facts
 from aprender.falsify.judge import Judgement, judge
-from aprender.falsify.observe import NotPlanted, NotUndone, Observed, Observer, ProbeFailed
+from aprender.falsify.observe import NotPlanted, NotUndone, Observed, Observer
 from aprender.falsify.probe import Options, RequirementNotMet
 from aprender.falsify.record import FalsifierRun, Outcome, Witness
 from aprender.falsify.teeth import unproven, witness
@@ -43,6 +42,7 @@ class Runner:
         self.options = options
         self.on_step = on_step
         self.observer = Observer(options)
+        self._judge = judge_digest()
 
     def run(self, contract: Contract, falsifier: Falsifier) -> FalsifierRun:
         """Run one falsifier. Never raises for what the contract, the probe or the system did: that is the verdict."""
@@ -78,6 +78,8 @@ class Runner:
             return self._failed(contract, falsifier, str(error))
         except AprenderError as error:
             return self._failed(contract, falsifier, str(error))
+        except OSError as error:
+            return self._failed(contract, falsifier, f"{error.filename}: can't be read: {error.strerror}")
         judgement = judge(falsifier, clean.values, clean.units)
         if judgement.verdict is not Verdict.GREEN:
             return self._record(contract, falsifier, clean, judgement)
@@ -87,7 +89,7 @@ class Runner:
         """ERROR without an observation: recorded where digests can be taken, so that it outdates an earlier GREEN."""
         run = FalsifierRun(contract, falsifier, Verdict.ERROR, reason)
         now = datetime.now(UTC).isoformat(timespec="milliseconds")
-        with suppress(AprenderError):  # without code or probe there is nothing that evidence could bind to
+        with suppress(AprenderError, OSError):  # without code or probe there is nothing that evidence could bind to
             run = replace(run, observed_at=now, provenance=self._provenance(contract, falsifier, {}, {}))
         return run
 
@@ -103,9 +105,24 @@ class Runner:
                 return self._record(contract, falsifier, clean, failed, tuple(witnesses), reused)
             witnesses.append(seen)
             reused += was_reused
-        if reason := unproven(tuple(witnesses)):
+        if reused < len(witnesses) and (reason := self._leaked(contract, falsifier, clean)):
+            judgement = Judgement(Verdict.ERROR, reason, judgement.expectations, judgement.guards)
+        elif reason := unproven(falsifier, tuple(witnesses)):
             judgement = Judgement(Verdict.UNPROVEN, reason, judgement.expectations, judgement.guards)
         return self._record(contract, falsifier, clean, judgement, tuple(witnesses), reused)
+
+    def _leaked(self, contract: Contract, falsifier: Falsifier, clean: Observed) -> str | None:
+        """Observe the clean system once more: whatever the fingerprint says, it must look as it did at first."""
+        self.on_step(falsifier, "clean run again")
+        try:
+            again = self.observer.observe(contract, falsifier, None, anew=True)
+        except AprenderError as error:
+            return f"the clean run after the planted ones failed: {error}"
+        if again.output_digest != clean.output_digest or dict(again.values) != dict(clean.values):
+            return (
+                "the clean run after the planted ones differs: a planted defect leaks, or the probe is not repeatable"
+            )
+        return None
 
     def _witness(
         self, contract: Contract, falsifier: Falsifier, defect: DefectClass, clean: Observed
@@ -114,7 +131,9 @@ class Runner:
             planted = self.observer.observe(contract, falsifier, defect.name)
         except NotPlanted as error:
             return Witness(defect.name, Outcome.NOT_PLANTED, str(error)), False
-        except ProbeFailed as error:
+        except NotUndone:
+            raise
+        except AprenderError as error:
             return Witness(defect.name, Outcome.SURVIVED, f"a crash is not RED: {error}"), False
         return witness(falsifier, defect, clean, planted), planted.reused
 
@@ -150,11 +169,11 @@ class Runner:
         return {
             "digests": {
                 "contract": digest(contract.data),
-                "probe": self.observer.probe_digest(contract, falsifier),
-                "judge": judge_digest(),
-                "code": self.observer.code_digest(contract),
+                "probe": self.observer.sources(contract).probe(falsifier.probe or ""),
+                "judge": self._judge,
+                "code": self.observer.sources(contract).code,
             },
-            "inputs": {_portable(path, root): known for path, known in inputs.items()},
+            "inputs": dict(inputs),
             "git": git_state(root),
             "host": host_facts(),
             "system": dict(facts),
@@ -163,9 +182,3 @@ class Runner:
                 "model": self.options.model and str(self.options.model),
             },
         }
-
-
-def _portable(path: str, root: Path) -> str:
-    """Paths inside the project are recorded relative to it, so that evidence can be checked on another host."""
-    inside = Path(path).is_relative_to(root)
-    return Path(path).relative_to(root).as_posix() if inside else path

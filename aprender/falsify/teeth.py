@@ -27,12 +27,20 @@ def witness(falsifier: Falsifier, defect: DefectClass, clean: Observed, planted:
         detail = f"RED, but not for the declared reason: still holds: {'; '.join(still)}"
         return Witness(defect.name, Outcome.SURVIVED, detail)
     broken = [judged for judged in judgement.expectations if not judged.holds]
-    return Witness(defect.name, Outcome.CAUGHT, "; ".join(map(describe, broken)))
+    detail = "; ".join(map(describe, broken))
+    return Witness(defect.name, Outcome.CAUGHT, detail, tuple(judged.text for judged in broken))
 
 
-def unproven(witnesses: tuple[Witness, ...]) -> str | None:
-    """Why the teeth are not proven, naming each class without a witness; None where all were caught."""
+def unproven(falsifier: Falsifier, witnesses: tuple[Witness, ...]) -> str | None:
+    """Why the teeth are not proven, naming each class without a witness; None where all were caught.
+
+    An expectation that no planted defect broke was not shown able to fail: that is not proven either.
+    """
     if not witnesses:
         return "no defect class is declared: nothing shows that this falsifier can go RED"
     missing = [w for w in witnesses if w.outcome is not Outcome.CAUGHT]
-    return "; ".join(f"{w.defect} {w.outcome.replace('_', ' ')} ({w.detail})" for w in missing) or None
+    reasons = [f"{w.defect} {w.outcome.replace('_', ' ')} ({w.detail})" for w in missing]
+    broken = {text for w in witnesses for text in w.broke}
+    unbroken = [comparison.text for comparison in falsifier.expectations if comparison.text not in broken]
+    reasons += [f"no planted defect breaks '{text}'" for text in unbroken if not missing]
+    return "; ".join(reasons) or None

@@ -17,13 +17,19 @@ def validation_json(result: Validation, exit_code: int) -> str:
     return _dump({**result.to_json(), "exit_code": exit_code})
 
 
-def runs_json(runs: Sequence[FalsifierRun], findings: Sequence[Finding], exit_code: int) -> str:
-    """``falsifiers``, ``counts`` by verdict, ``findings`` of contracts that could not be run, ``exit_code``."""
+def runs_json(
+    runs: Sequence[FalsifierRun], findings: Sequence[Finding], unrecorded: Sequence[str], exit_code: int
+) -> str:
+    """``falsifiers``, ``counts`` by verdict, ``findings`` of contracts not run, ``unrecorded``, ``exit_code``.
+
+    ``unrecorded`` says why evidence could not be written.
+    """
     return _dump(
         {
             "falsifiers": [run.to_json() for run in runs],
             "counts": dict(Counter(str(run.verdict) for run in runs)),
             "findings": [finding.to_json() for finding in findings],
+            "unrecorded": list(unrecorded),
             "exit_code": exit_code,
         }
     )

@@ -19,7 +19,7 @@ from tests.toy_project import Project
 
 def record(name: str) -> dict[str, Any]:
     return {
-        "id": name, "verdict": "GREEN", "reason": "", "observed_at": "2026-11-22T00:00:00+00:00",
+        "id": name, "contract": "c", "verdict": "GREEN", "reason": "", "observed_at": "2026-11-22T00:00:00+00:00",
         "digests": {}, "inputs": {}, "options": {"device": "cpu", "model": None}, "value": 1e-7,
     }  # fmt: skip
 
@@ -121,7 +121,13 @@ def test_evidence_says_all_that_a_verdict_rests_on(project: Project) -> None:
     (line,) = (project.root / "evidence" / "thermometer-v1.cpu.jsonl").read_text().splitlines()
     written = json.loads(line)
     assert written["digests"].keys() == {"contract", "probe", "judge", "code"}
-    assert written["inputs"] == {"calibration.txt": hashlib.sha256(b"0.5\n").hexdigest()}
+    assert written["inputs"].keys() == {
+        "calibration.txt",
+        "thermometer.py",
+        "toyprobes/__init__.py",
+        "toyprobes/reading.py",
+    }
+    assert written["inputs"]["calibration.txt"] == hashlib.sha256(b"0.5\n").hexdigest()
     assert written["git"].keys() == {"commit", "dirty"}
     assert written["host"].keys() >= {"name", "platform", "python", "libraries"}
     assert (written["system"], written["seed"]) == ({"device": "cpu", "seed": 7}, 7)

@@ -61,7 +61,8 @@ def test_evidence_for_something_else_is_stale_and_says_for_what(
     project.edit(file, old, new)
     found = standing(project)
     assert found.verdict is Verdict.STALE
-    assert found.reason == f"changed since the evidence was made: {what}; run pv run again"
+    assert found.reason.startswith("changed since the evidence was made: ")
+    assert what in found.reason
 
 
 def test_a_changed_judge_makes_evidence_stale(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:

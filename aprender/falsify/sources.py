@@ -1,0 +1,97 @@
+"""The project's own Python: which files evidence binds to, and that those are the files that ran."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+from aprender.errors import AprenderError
+from aprender.falsify.digest import file_digest, files_digest, glob_files, package_files
+
+_TOOL = Path(__file__).parents[1]
+# The tool itself is covered by the judge's digest.
+_TOOL_PARTS = ("contracts", "falsify", "reports", "cli")
+
+
+class WrongSources(AprenderError):
+    """What was imported is not what would be digested."""
+
+
+class Sources:
+    """Digests of a project's code, taken once, before anything of it is imported."""
+
+    def __init__(self, root: Path, code_under_contract: Iterable[str]) -> None:
+        self.root = root
+        self._globs = tuple(code_under_contract)
+        self._before = frozenset(sys.modules)
+        self._probes: dict[str, str] = {}
+        self.code_files = glob_files(root, self._globs)
+        self.code = files_digest(root, self.code_files)
+
+    def probe(self, target: str) -> str:
+        """A digest of the sources of the package that holds the probe. Raises AprenderError where there is none."""
+        top = target.partition(":")[0].partition(".")[0]
+        if top not in self._probes:
+            self._probes[top] = files_digest(*package_files(self.root, top))
+        return self._probes[top]
+
+    def forget_bytecode(self, target: str) -> None:
+        """Delete compiled files of what is about to be imported.
+
+        Python believes them by time stamp and size: an edit within one second, or a copy that keeps times, would run
+        the old code under the new code's digest.
+        """
+        _, probe_files = package_files(self.root, target.partition(":")[0].partition(".")[0])
+        for file in {*self.code_files, *probe_files, *self.root.glob("*.py")}:
+            with suppress(OSError, NotImplementedError):  # a read-only checkout has not been edited either
+                Path(importlib.util.cache_from_source(file)).unlink(missing_ok=True)
+
+    def check_unchanged(self, target: str) -> None:
+        """Raise WrongSources where files changed during the run, or where other files than the digested ones ran."""
+        top = target.partition(":")[0].partition(".")[0]
+        if self.code != files_digest(self.root, glob_files(self.root, self._globs)) or self.probe(
+            target
+        ) != files_digest(*package_files(self.root, top)):
+            raise WrongSources("files of the project changed during the run: evidence would be for neither; run again")
+        for name in {top, *(file.relative_to(self.root).parts[0].removesuffix(".py") for file in self.code_files)}:
+            self._check_place(name)
+        named = {file.resolve() for file in self.code_files if file.suffix == ".py"}
+        ran = {Path(file).resolve() for name in sys.modules if (file := _file_of(name))}
+        if named and not named & ran:
+            raise WrongSources("no file of code_under_contract was imported by the probe; name the code that runs")
+
+    def _check_place(self, top: str) -> None:
+        here = self.root / top
+        if not here.is_dir() and not here.with_suffix(".py").is_file():
+            return
+        for module in (name for name in sys.modules if name.partition(".")[0] == top):
+            file = _file_of(module)
+            if file and not Path(file).resolve().is_relative_to(self.root):
+                message = f"'{module}' was imported from {file}, not from {self.root}, whose files evidence would name"
+                raise WrongSources(f"{message}; install this project in this Python, and run one project at a time")
+
+    def loaded(self) -> dict[str, str]:
+        """The project's modules that this run imported, with their digests: whatever the probe used."""
+        modules = {file for name in set(sys.modules) - self._before if (file := _file_of(name))}
+        files = sorted({Path(file).resolve() for file in modules if file.endswith(".py")})
+        return {
+            file.relative_to(self.root).as_posix(): file_digest(file)
+            for file in files
+            if file.is_relative_to(self.root) and not _hidden(file.relative_to(self.root)) and not _is_tool(file)
+        }
+
+
+def _file_of(module: str) -> str | None:
+    return getattr(sys.modules.get(module), "__file__", None)
+
+
+def _hidden(path: Path) -> bool:
+    """Inside a virtual environment or another tool's folder."""
+    return any(part.startswith(".") for part in path.parts)
+
+
+def _is_tool(file: Path) -> bool:
+    return file.is_relative_to(_TOOL) and file.relative_to(_TOOL).parts[0] in _TOOL_PARTS
