@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
 from aprender.errors import AprenderError
@@ -28,6 +29,8 @@ from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import get_stage, replaced, stage_names
 from aprender.transformer.cuda.upload import Upload, upload
 from aprender.transformer.oracle import Oracle
+
+Losses = npt.NDArray[np.floating[Any]]
 
 SEED = 20260511
 MODEL = Path(__file__).parents[1] / "models" / "qwen2-stdlib-tiny"
@@ -61,6 +64,7 @@ class TransformerUnderContract:
         self.variants = {"biased": with_biases, "bias_free": without}
         self.own = "biased" if own.config.qkv_bias else "bias_free"
         self._weights_as_loaded = self._weights_state()
+        self._reference: dict[tuple[str, int, int, str, int], Losses] = {}
         self.models = self._built(upload)
 
     @property
@@ -105,19 +109,28 @@ class TransformerUnderContract:
         ).ids
         return ids
 
-    @cached_property
-    def reference_losses(self) -> dict[tuple[int, int, str, int], np.ndarray[Any, Any]]:
-        """Oracle losses kept between the probes of one run; the oracle is not touched by any planted defect."""
-        return {}
+    def exact_losses(self, variant: str, rows: int, positions: int) -> Losses:
+        """The oracle's losses_BT in nats, float64, on the held-out text."""
+        return self._oracle_losses(variant, rows, positions, np.float64, 1)
 
-    def oracle_losses(self, rows: int, positions: int, dtype: type[Any], k_splits: int) -> np.ndarray[Any, Any]:
-        """Losses [B, T-1] in nats of the oracle on the held-out text."""
-        key = (rows, positions, dtype.__name__, k_splits)
-        if key not in self.reference_losses:
+    def loss_envelope(self, variant: str, rows: int, positions: int, first: int | None = None) -> float:
+        """How far honest float32 rounding moves a token's loss, in nats: ``2 max_j mean_i |loss_ij - loss_i|``.
+
+        Measured from legal float32 rounding plans j of the oracle itself (each sum over K in one go, and in four
+        partial sums) over the tokens i of the ``first`` rows (all, if None). The factor 2 admits the candidate's own
+        order of summation.
+        """
+        exact_BT = self.exact_losses(variant, rows, positions)
+        plans = [self._oracle_losses(variant, rows, positions, np.float32, k_splits) for k_splits in (1, 4)]
+        return 2 * max(float(np.abs(plan_BT - exact_BT)[:first].mean()) for plan_BT in plans)
+
+    def _oracle_losses(self, variant: str, rows: int, positions: int, dtype: type[Any], k_splits: int) -> Losses:
+        """Kept between the probes of one run: no planted defect touches the oracle."""
+        key = (variant, rows, positions, dtype.__name__, k_splits)
+        if key not in self._reference:
             tokens_BT = self.held_out_tokens(rows, positions).numpy()
-            oracle = self.variants[self.own].oracle(dtype, k_splits)
-            self.reference_losses[key] = oracle.token_losses(tokens_BT)
-        return self.reference_losses[key]
+            self._reference[key] = self.variants[variant].oracle(dtype, k_splits).token_losses(tokens_BT)
+        return self._reference[key]
 
     def check_weights(self) -> None:
         """Raise AprenderError where the checkpoint's tensors are no longer as they were loaded.

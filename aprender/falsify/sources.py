@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,36 +57,32 @@ class Sources:
             target
         ) != files_digest(*package_files(self.root, top)):
             raise WrongSources("files of the project changed during the run: evidence would be for neither; run again")
-        for name in {top, *(file.relative_to(self.root).parts[0].removesuffix(".py") for file in self.code_files)}:
-            self._check_place(name)
-        named = {file.resolve() for file in self.code_files if file.suffix == ".py"}
-        ran = {Path(file).resolve() for name in sys.modules if (file := _file_of(name))}
-        if named and not named & ran:
-            raise WrongSources("no file of code_under_contract was imported by the probe; name the code that runs")
-
-    def _check_place(self, top: str) -> None:
-        here = self.root / top
-        if not here.is_dir() and not here.with_suffix(".py").is_file():
-            return
-        for module in (name for name in sys.modules if name.partition(".")[0] == top):
-            file = _file_of(module)
-            if file and not Path(file).resolve().is_relative_to(self.root):
+        tops = {top, *(file.relative_to(self.root).parts[0].removesuffix(".py") for file in self.code_files)}
+        own = {name for name in tops if (self.root / name).is_dir() or (self.root / f"{name}.py").is_file()}
+        for module, file in _modules(sys.modules, lambda name, path: name.partition(".")[0] in own):
+            if not file.is_relative_to(self.root):
                 message = f"'{module}' was imported from {file}, not from {self.root}, whose files evidence would name"
                 raise WrongSources(f"{message}; install this project in this Python, and run one project at a time")
+        named = {file.resolve() for file in self.code_files if file.suffix == ".py"}
+        if named and not named & {file for _, file in self._modules_inside(sys.modules)}:
+            raise WrongSources("no file of code_under_contract was imported by the probe; name the code that runs")
 
     def loaded(self) -> dict[str, str]:
         """The project's modules that this run imported, with their digests: whatever the probe used."""
-        modules = {file for name in set(sys.modules) - self._before if (file := _file_of(name))}
-        files = sorted({Path(file).resolve() for file in modules if file.endswith(".py")})
-        return {
-            file.relative_to(self.root).as_posix(): file_digest(file)
-            for file in files
-            if file.is_relative_to(self.root) and not _hidden(file.relative_to(self.root)) and not _is_tool(file)
-        }
+        files = {file for _, file in self._modules_inside(set(sys.modules) - self._before)}
+        relative = {file.relative_to(self.root): file for file in files if file.suffix == ".py" and not _is_tool(file)}
+        return {path.as_posix(): file_digest(relative[path]) for path in sorted(relative) if not _hidden(path)}
+
+    def _modules_inside(self, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
+        return _modules(names, lambda name, path: path.startswith(str(self.root)))
 
 
-def _file_of(module: str) -> str | None:
-    return getattr(sys.modules.get(module), "__file__", None)
+def _modules(names: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[tuple[str, Path]]:
+    """Loaded modules and the files they came from, where ``wanted(name, path)``; torch.classes only claims a file."""
+    for name in list(names):
+        path = getattr(sys.modules.get(name), "__file__", None)
+        if isinstance(path, str) and os.path.isabs(path) and wanted(name, path) and Path(path).is_file():
+            yield name, Path(path).resolve()
 
 
 def _hidden(path: Path) -> bool:

@@ -146,13 +146,14 @@ def test_null_candidates_are_red(candidate: str, system: TransformerUnderContrac
 def test_no_loss_is_error_not_green(system: TransformerUnderContract) -> None:
     """A loss of exactly 0, as a crashed kernel reports it, and NaN: ERROR."""
     V = system.model.config.vocab_size
-    targets_N = system.held_out_tokens(6, 109)[:, 1:].flatten()
+    targets_N = system.held_out_tokens(4, 163)[:, 1:].flatten()
     certain = functional.one_hot(targets_N, V).float() * 1e4
-    with system.with_stage(system.own, "lm_head", lambda x_ND: certain):
-        judgement = judged("001", system)
-    assert (judgement.verdict, judgement.reason[:35]) == (Verdict.ERROR, "guard does not hold: val_loss > 0, ")
-    with system.with_stage(system.own, "lm_head", lambda x_ND: certain * torch.nan):
-        assert judged("001", system).verdict is Verdict.ERROR
+    head: Any = system.model.lm_head
+    for losses, reason in ((certain, "guard does not hold: val_loss > 0, "), (certain * torch.nan, "val_loss is nan")):
+        with system.with_stage(system.own, "lm_head", lambda x, wrong=losses: wrong if x.ndim == 2 else head(x)):
+            judgement = judged("001", system)
+        assert judgement.verdict is Verdict.ERROR
+        assert judgement.reason.startswith(reason)
 
 
 @pytest.mark.parametrize(
@@ -252,3 +253,49 @@ def test_a_system_that_writes_into_the_checkpoint_is_not_believed() -> None:
     for falsifier in FALSIFIERS.values():
         with pytest.raises(AprenderError, match="wrote into the checkpoint's own tensors"):
             observe(falsifier, fresh)
+
+
+@pytest.mark.parametrize("wrong", ["rows swapped", "columns shifted", "all the mean"])
+def test_right_losses_at_the_wrong_tokens_are_red(
+    wrong: str, system: TransformerUnderContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their mean is the oracle's; token by token they are not."""
+    right = type(system.model).token_losses
+
+    def misplaced(model: Any, tokens_BT: Tensor) -> Tensor:
+        losses_BT = right(model, tokens_BT)
+        match wrong:
+            case "rows swapped":
+                return losses_BT.flip(0)
+            case "columns shifted":
+                return losses_BT.roll(1, 1)
+            case _:
+                return losses_BT.mean().expand_as(losses_BT)
+
+    monkeypatch.setattr(type(system.model), "token_losses", misplaced)
+    judgement = judged("001", system)
+    assert judgement.verdict is Verdict.RED
+    assert "mean_token_error" in judgement.reason
+
+
+def test_a_forward_that_is_wrong_beside_right_losses_is_red(
+    system: TransformerUnderContract, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What users call is looked at too."""
+    right = type(system.model).forward
+    monkeypatch.setattr(type(system.model), "forward", lambda model, tokens_BT: right(model, tokens_BT).roll(1, 1))
+    judgement = judged("001", system)
+    assert judgement.verdict is Verdict.RED
+    assert "forward_token_error" in judgement.reason
+
+
+def test_a_bias_free_model_that_skips_a_layer_is_red(system: TransformerUnderContract) -> None:
+    """Not only what its attention is fed."""
+    layers = system.models["bias_free"].layers
+    kept = layers.pop(2)
+    try:
+        judgement = judged("003", system)
+    finally:
+        layers.insert(2, kept)
+    assert judgement.verdict is Verdict.RED
+    assert "bias_free_token_error" in judgement.reason
