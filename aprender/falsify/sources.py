@@ -71,10 +71,12 @@ class Sources:
         """The project's modules that this run imported, with their digests: whatever the probe used."""
         files = {file for _, file in self._modules_inside(set(sys.modules) - self._before)}
         relative = {file.relative_to(self.root): file for file in files if file.suffix == ".py" and not _is_tool(file)}
-        return {path.as_posix(): file_digest(relative[path]) for path in sorted(relative) if not _hidden(path)}
+        return {path.as_posix(): file_digest(relative[path]) for path in sorted(relative)}
 
     def _modules_inside(self, names: Iterable[str]) -> Iterator[tuple[str, Path]]:
-        return _modules(names, lambda name, path: path.startswith(str(self.root)))
+        """Modules from the project's own folders; hidden ones (a virtual environment) are not its own."""
+        root = f"{self.root}{os.sep}"
+        return _modules(names, lambda _, path: path.startswith(root) and f"{os.sep}." not in path[len(root) - 1 :])
 
 
 def _modules(names: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterator[tuple[str, Path]]:
@@ -83,11 +85,6 @@ def _modules(names: Iterable[str], wanted: Callable[[str, str], bool]) -> Iterat
         path = getattr(sys.modules.get(name), "__file__", None)
         if isinstance(path, str) and os.path.isabs(path) and wanted(name, path) and Path(path).is_file():
             yield name, Path(path).resolve()
-
-
-def _hidden(path: Path) -> bool:
-    """Inside a virtual environment or another tool's folder."""
-    return any(part.startswith(".") for part in path.parts)
 
 
 def _is_tool(file: Path) -> bool:
