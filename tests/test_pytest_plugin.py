@@ -96,3 +96,42 @@ def test_other_yaml_files_are_left_alone_and_nothing_heavy_is_imported(pytester:
         "    assert not heavy & set(sys.modules)\n"
     )
     pytester.runpytest_subprocess(".", "-p", "no:hypothesispytest").assert_outcomes(passed=1)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("schema_version: 2", "schema_verson: 2"),
+        ("schema_version: 2", "# no version"),
+        ("falsification_tests:", "falsification_test:"),
+        ("metadata:", "metadata: ["),
+        ("rule:", "rule: \xff"),
+    ],
+)
+def test_a_broken_contract_is_collected_so_that_it_fails(
+    old: str, new: str, toy: Project, pytester: pytest.Pytester
+) -> None:
+    """It must not vanish from a run that then passes."""
+    text = toy.contract_path.read_text().replace(old, new, 1)
+    toy.contract_path.write_bytes(text.encode("latin-1"))
+    run(pytester).assert_outcomes(errors=1)
+
+
+@pytest.mark.parametrize("version", ['"schema_version": 2', "schema_version : 2", "\ufeffschema_version: 2"])
+def test_other_spellings_of_the_same_yaml_are_the_same_contract(
+    version: str, toy: Project, pytester: pytest.Pytester
+) -> None:
+    """YAML decides, not the look of a line."""
+    toy.edit_contract("schema_version: 2", version)
+    run(pytester).assert_outcomes(passed=1)
+
+
+def test_evidence_that_does_not_verify_is_an_error_without_a_traceback(toy: Project, pytester: pytest.Pytester) -> None:
+    """As pv run says it."""
+    run(pytester).assert_outcomes(passed=1)
+    ledger = toy.root / "evidence" / "thermometer-v1.cpu.jsonl"
+    ledger.write_text(ledger.read_text().replace("GREEN", "RED"))
+    result = run(pytester, "--pv-device", "cpu")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*thermometer-v1.cpu.jsonl:1: not a record as this tool writes it*"])
+    result.stdout.no_fnmatch_line("*Traceback*")

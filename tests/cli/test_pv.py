@@ -244,3 +244,44 @@ def test_no_color_wins_over_a_terminal_and_colour_is_only_for_terminals(project:
 
     assert "\x1b[32m" in on_a_terminal(NO_COLOR="", TERM="xterm")
     assert "\x1b[32m" not in on_a_terminal(NO_COLOR="1", TERM="xterm")
+
+
+def test_a_tampered_ledger_is_exit_code_4_for_run_too(project: Project) -> None:
+    """What was run can't be added to a chain that does not verify."""
+    pv(project.root, "run")
+    ledger = project.root / "evidence" / "thermometer-v1.cpu.jsonl"
+    ledger.write_text(ledger.read_text().replace("GREEN", "RED"))
+    done = pv(project.root, "run")
+    assert done.returncode == 4
+    assert "restore the file from git, or move it away and run pv run again" in done.stderr
+    ledger.unlink()
+    assert pv(project.root, "run").returncode == 0
+
+
+def test_what_a_probe_prints_does_not_break_the_json(project: Project) -> None:
+    """Standard output is the report's."""
+    project.edit_probes("    value = system.scale", "    print('looking')\n    value = system.scale")
+    done = pv(project.root, "run", "--json")
+    assert json.loads(done.stdout)["counts"] == {"GREEN": 1}
+    assert "looking" in done.stderr
+
+
+def test_a_file_that_can_not_be_read_is_one_sentence(project: Project) -> None:
+    """A dangling input file, for the gate and for the run."""
+    pv(project.root, "run")
+    (project.root / "calibration.txt").unlink()
+    assert pv(project.root, "gate").returncode == 3
+    done = pv(project.root, "run")
+    assert done.returncode == 3
+    assert "calibration.txt" in done.stdout
+
+
+def test_output_that_can_not_be_written_is_not_red(project: Project) -> None:
+    """A full disk behind standard output."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [PV, "validate"], cwd=project.root, stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 3
+    assert "No space left on device" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -52,6 +52,8 @@ def test_both_sides_are_evaluated(text: str, values: dict[str, float], holds: bo
         ("1j < a", "not part of the language"),
         ("a % 2 < 1", "not part of the language"),
         ("(lambda: 1)() < a", "not part of the language"),
+        ("a < 1  # and b < 1", "comments and line breaks"),
+        ("a <\n1", "comments and line breaks"),
         ("a < 1e999", "out of range"),
         ("a" * 501, "at most 500"),
         ("(" * 300 + "a < 1", "not an expression"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,27 @@ def test_hidden_folders_are_not_searched(tmp_path: Path) -> None:
     (tmp_path / ".venv" / "x.yaml").write_text("a: 1")
     with pytest.raises(NothingToDo):
         validate([tmp_path])
+
+
+def test_files_are_found_once_through_links_and_in_any_case(tmp_path: Path) -> None:
+    """A linked folder is searched, a loop ends, a file named twice is one contract, .YML counts."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.YML").write_text(CONTRACT)
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    (folder / "linked").symlink_to(tmp_path / "real")
+    (folder / "loop").symlink_to(folder)
+    (folder / "b.yaml").symlink_to(tmp_path / "real" / "a.YML")
+    result = validate([folder, folder / "..", tmp_path / "real" / "a.YML"])
+    assert len(result.files) == 1
+    assert not result.errors
+
+
+def test_a_pipe_is_not_read(tmp_path: Path) -> None:
+    """It would wait for ever."""
+    os.mkfifo(tmp_path / "x.yaml")
+    (finding,) = validate([tmp_path / "x.yaml"]).findings
+    assert (finding.rule, finding.message) == ("YAML-002", "not a regular file; a contract is one")
 
 
 @pytest.mark.parametrize("text", ["- 1\n", "just text\n", "metadata: 3\n", "metadata: {}\n", "null\n"])
