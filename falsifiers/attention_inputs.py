@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,8 @@ from aprender.errors import AprenderError
 from aprender.parity.envelopes import normed_projection_envelope, rope_envelope
 from aprender.transformer import oracle
 from aprender.transformer.cuda import CudaTransformer
-from aprender.transformer.cuda.stages import get_stage, recorded, replaced
+from aprender.transformer.cuda.model import Stage
+from aprender.transformer.cuda.stages import get_stage, replaced
 from falsifiers.transformer_system import TransformerUnderContract
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -32,10 +34,21 @@ class Response:
 
 def layer_inputs(model: CudaTransformer, tokens_BT: Tensor) -> list[Tensor]:
     """x_BTD as it enters each layer in a forward pass over ``tokens_BT``."""
-    names = [f"layers.{index}.input_layernorm" for index in range(len(model.layers))]
-    with recorded(model, names) as calls:
+    inputs: list[Tensor] = []
+
+    def copying(stage: Stage) -> Stage:
+        def copy(x_BTD: Tensor) -> Tensor:
+            inputs.append(x_BTD.clone())  # a later stage may write into it
+            return stage(x_BTD)
+
+        return copy
+
+    with ExitStack() as stack:
+        for index, block in enumerate(model.layers):
+            name = f"layers.{index}.input_layernorm"
+            stack.enter_context(replaced(model, name, copying(block.input_layernorm)))
         model.forward(tokens_BT.to(model.device))
-    return [calls[name][0].args[0] for name in names]
+    return inputs
 
 
 class _FedError(Exception):
@@ -71,7 +84,7 @@ class AttentionInputs:
 
         with replaced(self.model, f"layers.{self.index}.attention", stop):
             try:
-                self.model.layers[self.index](self.x_BTD)
+                self.model.layers[self.index](self.x_BTD.clone())
             except _FedError as fed:
                 return [tensor.double().cpu().numpy() for tensor in fed.inputs]
         raise AprenderError(f"layer {self.index} computes its output without calling attention")

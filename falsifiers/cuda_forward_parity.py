@@ -12,6 +12,7 @@ import torch
 
 from aprender.falsify.probe import Observation, probe
 from aprender.transformer import oracle
+from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import get_stage
 from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, Floats, Response, layer_inputs
@@ -79,9 +80,9 @@ def validation_loss(system: TransformerUnderContract, *, sequences: int, positio
 def bias_tensors(system: TransformerUnderContract) -> Observation:
     """Look at the built blocks: which Q/K/V bias tensors they hold, and whether those are the checkpoint's bits."""
     variant, bias_free = system.variants["biased"], system.models["bias_free"]
-    stored = {name: variant.tensors[_tensor_name(name)] for name in _projections(system.models["biased"])}
+    stored = {name: variant.tensors[_tensor_name(name)] for name in _projections(variant.config)}
     held = {name: _bias(system.models["biased"], name) for name in stored}
-    invented = [_bias(bias_free, name) for name in _projections(bias_free)]
+    invented = [_bias(bias_free, name) for name in _projections(system.variants["bias_free"].config)]
     values = {
         "bias_tensors_expected": len(stored),
         "bias_tensors_present": sum(bias_N is not None for bias_N in held.values()),
@@ -143,7 +144,7 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
     exact_BT = system.exact_losses("bias_free", rows, positions)
     arrays.append(losses_BT)
     values = {
-        "biases_expected": len(PROJECTIONS) * len(system.models["biased"].layers),
+        "biases_expected": len(_projections(system.variants["biased"].config)),
         "biases_answering": sum(response.error <= 1 for response in responses),
         # numpy's max and min, unlike Python's, let no NaN get lost
         "response_error": float(np.max([response.error for response in responses])),
@@ -159,9 +160,9 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
     return _observation(system, values, arrays)
 
 
-def _projections(model: CudaTransformer) -> list[str]:
-    """Stage names of all Q/K/V projections, in forward order."""
-    return [f"layers.{index}.{projection}" for index in range(len(model.layers)) for projection in PROJECTIONS]
+def _projections(config: TransformerConfig) -> list[str]:
+    """Stage names of all Q/K/V projections that there must be, whatever was built."""
+    return [f"layers.{index}.{projection}" for index in range(config.num_hidden_layers) for projection in PROJECTIONS]
 
 
 def _tensor_name(stage: str) -> str:
@@ -171,6 +172,8 @@ def _tensor_name(stage: str) -> str:
 
 
 def _bias(model: CudaTransformer, name: str) -> torch.Tensor | None:
+    if int(name.split(".")[1]) >= len(model.layers):
+        return None  # the layer itself is missing
     stage: Any = get_stage(model, name)
     bias_N: torch.Tensor | None = stage.bias
     return bias_N

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -99,7 +100,7 @@ def rope_interleaved_pairs(system: TransformerUnderContract) -> Planting:
 def rope_theta_not_from_config(system: TransformerUnderContract) -> Planting:
     """A theta compiled into the kernel: 1e4, or 5e5 where the checkpoint itself says 1e4."""
     config = system.model.config
-    theta = 1e4 if config.rope_theta != 1e4 else 5e5
+    theta = 5e5 if math.isclose(config.rope_theta, 1e4, rel_tol=1e-3) else 1e4
 
     def wrong(original: Rope, _: int) -> Rope:
         return Rope(*rope_tables(len(original.cos), config.head_dim, theta, system.device, torch.float32))
@@ -110,7 +111,8 @@ def rope_theta_not_from_config(system: TransformerUnderContract) -> Planting:
 @DEFECTS.plant("rms_norm_eps_not_from_config")
 def rms_norm_eps_not_from_config(system: TransformerUnderContract) -> Planting:
     """An eps compiled into the kernel: 1e-6, or 1e-5 where the checkpoint itself says 1e-6."""
-    eps = 1e-6 if system.model.config.rms_norm_eps != 1e-6 else 1e-5
+    # GGUF keeps eps in float32: 1e-6 comes back as 9.9999999747e-7
+    eps = 1e-5 if math.isclose(system.model.config.rms_norm_eps, 1e-6, rel_tol=1e-3) else 1e-6
     return everywhere(system, "input_layernorm", lambda original: RMSNorm(original.weight, eps))
 
 

@@ -84,13 +84,15 @@ def biases_of_the_next_layer(system: TransformerUnderContract) -> Planting:
     return _uploading(system, rotate)
 
 
-@DEFECTS.plant("bias_rounded_to_bfloat16")
-def bias_rounded_to_bfloat16(system: TransformerUnderContract) -> Planting:
-    """Labelled float32, but holding bfloat16 values."""
+@DEFECTS.plant("bias_precision_lost")
+def bias_precision_lost(system: TransformerUnderContract) -> Planting:
+    """Labelled float32, but holding bfloat16 values; 8-bit ones where the checkpoint's own are bfloat16 already."""
 
     def coarsen(_: TransformerConfig, uploaded: dict[str, Tensor]) -> None:
         for name in _bias_names(uploaded):
-            uploaded[name] = uploaded[name].bfloat16().float()
+            bias_N = uploaded[name]
+            coarse_N = bias_N.bfloat16().float()
+            uploaded[name] = bias_N.to(torch.float8_e5m2).float() if torch.equal(coarse_N, bias_N) else coarse_N
 
     return _uploading(system, coarsen)
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.floating[Any]]
 
 UNIT_ROUNDOFF_FLOAT32 = 2.0**-24
+SMALLEST_NORMAL_FLOAT32 = 2.0**-126
 LAMBDA = 7.5
 
 # Roundings of an RMSNorm besides its sum: mean, + eps, reciprocal root (2 ulp on CUDA), two products; one to spare
@@ -30,13 +31,14 @@ def normed_projection_envelope(
     """The envelope, shape [B, T, N], of ``rms_norm(x) W^T + b`` in a precision with unit roundoff ``u``.
 
     ``normed_BTD`` is the exact norm of x. Two sums over D: the projection's, and the norm's sum of squares, whose
-    relative error the square root halves. Adding the bias rounds once, relative to the result.
+    relative error the square root halves. Adding the bias rounds once, relative to the result. Where every term is
+    zero, what is left is underflow: half a smallest normal number per product, so that no envelope is zero.
     """
     D = weight_ND.shape[1]
     roundings = 1.5 * LAMBDA * math.sqrt(D) + _NORM_ROUNDINGS
     magnitude_BTN: Floats = np.abs(normed_BTD) @ np.abs(weight_ND).T
     result_BTN = magnitude_BTN if bias_N is None else magnitude_BTN + np.abs(bias_N)
-    envelope_BTN: Floats = u * (roundings * magnitude_BTN + result_BTN)
+    envelope_BTN: Floats = u * (roundings * magnitude_BTN + result_BTN) + D * SMALLEST_NORMAL_FLOAT32 / 2
     return envelope_BTN
 
 

@@ -21,6 +21,7 @@ from aprender.falsify.probe import Observation, Options, Probe
 from aprender.falsify.run import Runner
 from aprender.falsify.verdict import Verdict
 from falsifiers import cuda_forward_parity
+from falsifiers.attention_inputs import layer_inputs
 from falsifiers.planting import WrongLinear, projections_wrong
 from falsifiers.transformer_defects import DEFECTS
 from falsifiers.transformer_system import MODEL, TRANSFORMER, TransformerUnderContract
@@ -299,3 +300,70 @@ def test_a_bias_free_model_that_skips_a_layer_is_red(system: TransformerUnderCon
         layers.insert(2, kept)
     assert judgement.verdict is Verdict.RED
     assert "bias_free_token_error" in judgement.reason
+
+
+def test_a_missing_layer_does_not_lower_what_is_expected(system: TransformerUnderContract) -> None:
+    """Expected counts come from the configuration, not from what was built."""
+    layers = system.models["biased"].layers
+    kept = layers.pop()
+    try:
+        judgements = {number: judged(number, system) for number in ("002", "003")}
+    finally:
+        layers.append(kept)
+    assert judgements["002"].verdict is Verdict.RED
+    assert "bias_tensors_present == bias_tensors_expected, observed 9 against 12" in judgements["002"].reason
+    assert judgements["003"].verdict is Verdict.RED
+    assert "biases_answering == biases_expected, observed 9 against 12" in judgements["003"].reason
+
+
+def test_a_row_of_zero_weights_is_judged_and_not_an_error(system: TransformerUnderContract) -> None:
+    """A pruned channel has a rounding envelope of underflow only, not of zero."""
+    bias_free = system.variants["bias_free"]
+    tensors = {name: tensor.clone() for name, tensor in bias_free.tensors.items()}
+    for projection in ("q_proj", "v_proj"):
+        tensors[f"model.layers.1.self_attn.{projection}.weight"][7] = 0
+    checkpoint = replace(system.checkpoint, config=bias_free.config, tensors=tensors)
+    pruned = TransformerUnderContract(checkpoint, "cpu")
+    assert judged("003", pruned).verdict is Verdict.GREEN
+    with DEFECTS["bias_free_model_gets_a_bias"].plant(pruned):
+        assert judged("003", pruned).verdict is Verdict.RED
+
+
+def test_each_layer_is_probed_on_its_own_input_even_if_residuals_are_added_in_place(
+    system: TransformerUnderContract,
+) -> None:
+    """What was recorded by reference would be the last layer's input, four times."""
+    model = system.models["biased"]
+    tokens_BT = system.held_out_tokens(3, 37)
+    before = layer_inputs(model, tokens_BT)
+    norm: Any = model.layers[1].input_layernorm
+
+    def overwriting(x_BTD: Tensor) -> Tensor:
+        y_BTD: Tensor = norm(x_BTD)
+        x_BTD.zero_()
+        return y_BTD
+
+    with system.with_stage("biased", "layers.1.input_layernorm", overwriting):
+        assert torch.equal(layer_inputs(model, tokens_BT)[1], before[1])
+
+
+@pytest.mark.parametrize(("field", "value"), [("rms_norm_eps", 9.9999999747e-7), ("rope_theta", 10_000.0)])
+def test_a_constant_not_from_the_configuration_is_never_planted_as_the_configured_one(
+    field: str, value: float, system: TransformerUnderContract
+) -> None:
+    """A GGUF file's eps of 1e-6 comes back from float32 a little smaller: planting 1e-6 would change nothing."""
+    config = replace(system.checkpoint.config, **{field: value})  # type: ignore[arg-type]
+    other = TransformerUnderContract(replace(system.checkpoint, config=config), "cpu")
+    clean = observe(FALSIFIERS["001"], other)
+    with DEFECTS[f"{field}_not_from_config"].plant(other):
+        assert observe(FALSIFIERS["001"], other).output_digest != clean.output_digest
+
+
+def test_precision_is_lost_also_where_the_checkpoint_is_bfloat16(system: TransformerUnderContract) -> None:
+    """Rounding bfloat16 values to bfloat16 would be inert."""
+    tensors = {name: tensor.bfloat16().float() for name, tensor in system.checkpoint.tensors.items()}
+    coarse = TransformerUnderContract(replace(system.checkpoint, tensors=tensors), "cpu")
+    for number in ("002", "003"):
+        assert judged(number, coarse).verdict is Verdict.GREEN
+        with DEFECTS["bias_precision_lost"].plant(coarse):
+            assert judged(number, coarse).verdict is Verdict.RED
