@@ -42,11 +42,10 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     with suppress(OSError):
         if b"falsification_test" not in (raw := file_path.read_bytes()) and b"schema_ver" not in raw:
             return None
-    from aprender.contracts.schema_check import is_version_2
-    from aprender.contracts.validate import check_file
+    from aprender.contracts.check import check_file
 
-    document, findings = check_file(file_path)
-    if document and not is_version_2(document.data) and not any(f.rule == "SCHEMA-103" for f in findings):
+    findings, summary = check_file(str(file_path))
+    if summary and not summary.version_2 and not any(f.rule == "SCHEMA-103" for f in findings):
         return None
     return ContractFile.from_parent(parent, path=file_path)
 
@@ -56,13 +55,13 @@ class ContractFile(pytest.File):
 
     def collect(self) -> Iterator[FalsifierItem]:
         """One item per falsifier. A contract with errors is a collection error that shows every finding."""
-        from aprender.contracts.validate import validate
-        from aprender.reports.text import validation_text
+        from aprender.contracts.load import load
+        from aprender.reports.validation_text import validation_text
 
-        result = validate([self.path])
-        if result.errors:
-            raise self.CollectError(validation_text(result))
-        for contract in result.contracts:
+        loaded = load([self.path])
+        if loaded.validation.errors:
+            raise self.CollectError(validation_text(loaded.validation))
+        for contract in loaded.contracts:
             for falsifier in contract.falsifiers:
                 item = FalsifierItem.from_parent(self, name=falsifier.id, contract=contract, falsifier=falsifier)
                 if falsifier.ship_blocking:
@@ -105,11 +104,10 @@ class FalsifierItem(pytest.Item):
 
     def _fail(self) -> NoReturn:
         """Fail with what ``pv run`` prints of this falsifier, instead of a traceback through the runner."""
-        import click
-
+        from aprender.reports.colour import plain
         from aprender.reports.text import details_text
 
-        report = click.unstyle(details_text(self.record)) if self.record else "the falsifier was not run"
+        report = plain(details_text(self.record)) if self.record else "the falsifier was not run"
         raise pytest.fail.Exception(report, pytrace=False)
 
     def reportinfo(self) -> tuple[Path, int, str]:

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-import click
-
 from aprender.contracts.contract import Falsifier
 
 OnStep = Callable[[Falsifier, str], None]
@@ -28,7 +26,7 @@ def shown(steps: int, *, quiet: bool) -> Iterator[OnStep]:
 def _line(falsifier: Falsifier, step: str) -> None:
     if step == "clean run":
         classes = len(falsifier.defect_classes)
-        click.echo(f"{falsifier.id}: clean run, then {classes} planted defect{'' if classes == 1 else 's'}", err=True)
+        sys.stderr.write(f"{falsifier.id}: clean run, then {classes} planted defect{'' if classes == 1 else 's'}\n")
 
 
 @contextmanager

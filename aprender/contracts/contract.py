@@ -10,7 +10,7 @@ from typing import Any
 
 from aprender.contracts.expression import Comparison, parse
 from aprender.contracts.findings import Position
-from aprender.contracts.reader import Document
+from aprender.contracts.document import Document
 
 _HOURS = {"h": 1, "d": 24, "w": 168}
 
@@ -99,7 +99,7 @@ def _falsifier(document: Document, index: int) -> Falsifier:
         defect_classes=tuple(map(_defect_class, entry.get("counter_example_classes", ()))),
         source=entry,
         position=document.position(at),
-        positions={key: document.keys[*at, key] for key in entry},
+        positions={key: document.key_position((*at, key)) for key in entry},
     )
 
 

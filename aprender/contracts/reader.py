@@ -1,7 +1,8 @@
 """YAML text to plain data in which every value keeps its line and column.
 
-PyYAML's C parser supplies events; building from events, not from composed nodes, keeps nesting and alias
-expansion bounded and tells ``"1"`` from ``1`` and from ``!!str 1``. Scalars follow the YAML 1.2 core schema
+PyYAML's C parser supplies events. Building from events, not from composed nodes, is as fast, keeps nesting and alias
+expansion bounded (composing recurses in C and overflows the stack), tells ``"1"`` from ``1``, and leaves the part
+before a syntax error readable. Scalars follow the YAML 1.2 core schema
 (https://yaml.org/spec/1.2.2/#103-core-schema): ``1e-5`` is a number, ``on`` and ``1:30`` are strings, ``010`` is ten.
 Nothing but dict, list, str, int, float, bool and None is ever constructed.
 """
@@ -10,49 +11,43 @@ from __future__ import annotations
 
 import math
 import re
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import yaml
+from yaml.cyaml import CParser
+from yaml.events import (
+    AliasEvent,
+    DocumentEndEvent,
+    DocumentStartEvent,
+    MappingEndEvent,
+    MappingStartEvent,
+    ScalarEvent,
+    SequenceEndEvent,
+    SequenceStartEvent,
+    StreamEndEvent,
+    StreamStartEvent,
+)
 
-from aprender.contracts.findings import Finding, Position
+from aprender.contracts.document import Document
+from aprender.contracts.files import MAX_BYTES
+from aprender.contracts.findings import Finding
+from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, syntax_finding, undecodable
 
-KeyPath = tuple[str | int, ...]
-
-MAX_BYTES = 16 * 2**20
 MAX_DEPTH = 64
 MAX_VALUES = 200_000  # aliases count each time they are expanded: an alias bomb ends here
 
 _STR_TAG, _SEQ_TAG, _MAP_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
+_NOT_ALWAYS_TEXT = frozenset("-+.0123456789~nNtTfF")  # how a plain scalar starts that may be more than text
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _BASED_INT = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_NON_FINITE = re.compile(r"[-+]?\.(inf|Inf|INF)\Z|\.(nan|NaN|NAN)\Z")
+_NON_FINITE = {
+    f"{sign}.{word}": math.inf for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")
+} | dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan)
 _WORDS = dict.fromkeys(("", "~", "null", "Null", "NULL")) | {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
-
-
-@dataclass
-class Document:
-    """One YAML document as plain data, with the position of every value and every key by its path."""
-
-    file: str
-    data: Any
-    values: dict[KeyPath, Position] = field(default_factory=dict)
-    keys: dict[KeyPath, Position] = field(default_factory=dict)
-
-    def position(self, path: KeyPath) -> Position:
-        """Where the value at ``path`` starts, or its nearest enclosing value where the path does not exist."""
-        while path and path not in self.values:
-            path = path[:-1]
-        return self.values.get(path, Position(1, 1))
-
-    def finding(self, path: KeyPath, rule: str, message: str, *, warning: bool = False, key: bool = False) -> Finding:
-        """A finding at the value (with ``key=True``: at the key) that ``path`` leads to."""
-        at = self.keys[path] if key and path in self.keys else self.position(path)
-        return Finding(self.file, at.line, at.column, rule, "warning" if warning else "error", message)
+_DROPPED: Any = object()  # stands for the key of a value that is read and not kept
 
 
 class _Stop(Exception):
@@ -62,162 +57,226 @@ class _Stop(Exception):
         self.finding = finding
 
 
-def read_file(path: Path) -> tuple[Document | None, list[Finding]]:
-    """Read the contract at ``path``; unreadable files are findings, not exceptions."""
-    if path.exists() and not path.is_file() and not path.is_dir():
-        return None, [Finding(str(path), 1, 1, "YAML-002", "error", "not a regular file; a contract is one")]
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        return None, [Finding(str(path), 1, 1, "YAML-002", "error", f"can't read the file: {error.strerror}")]
+def read_bytes(raw: bytes, file: str) -> tuple[Document | None, list[Finding]]:
+    """Read the contract in ``raw``; what can't be decoded is a finding, not an exception."""
     if len(raw) > MAX_BYTES:
-        message = f"the file has {len(raw):,} bytes; a contract has at most {MAX_BYTES:,}"
-        return None, [Finding(str(path), 1, 1, "YAML-004", "error", message)]
+        message = f"the file has more than {MAX_BYTES:,} bytes; no contract needs so many"
+        return None, [Finding(file, 1, 1, "YAML-004", "error", message)]
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = raw[: error.start].decode("utf-8", "replace")
-        at = (before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1)
-        message = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
-        return None, [Finding(str(path), *at, "YAML-002", "error", message)]
-    return read_text(text, str(path))
+        return None, [undecodable(raw, error, file)]
+    return read_text(text, file)
 
 
 def read_text(text: str, file: str) -> tuple[Document | None, list[Finding]]:
-    """Read YAML ``text``. Returns the document (None where it can't be read) and the findings, never raises."""
+    """Read YAML ``text``. Returns the document (None where it can't be read) and the findings, never raises.
+
+    A syntax error leaves what stands before it: that document has an ``open_block`` and lacks the entry that the error
+    is in.
+    """
     builder = _Builder(file, text)
     try:
-        document = builder.document()
+        builder.read()
     except _Stop as stop:
-        return None, [*builder.findings, stop.finding]
-    return document, builder.findings
+        return builder.what_was_read(), [*builder.findings, stop.finding]
+    return builder.document, builder.findings
 
 
 class _Builder:
+    """Consumes events one by one; ``stack`` holds the containers that are still open."""
+
     def __init__(self, file: str, text: str) -> None:
-        self.file = file
+        self.file, self.text = file, text
         self.findings: list[Finding] = []
-        self.document_so_far = Document(file, None)
-        self.anchors: dict[str, list[Any]] = {}
-        self.open_recordings: list[list[Any]] = []
+        self.document = Document(file, text)
+        self.container: Any = self.document.roots
+        self.places: Any = self.document.places[id(self.document.roots)]
+        self.key: Any = None
+        self.key_mark: Any = None
+        self.stack: list[tuple[Any, Any, Any, Any, str | None]] = []
+        self.anchors: dict[str, Any] = {}
+        self.merging: set[int] = set()
         self.values_built = 0
-        self.events = self._events(text)
+        self.restored: dict[int, str] = {}
 
-    def _events(self, text: str) -> Any:
+    def read(self) -> None:
+        """Consume the whole stream: exactly one document."""
+        parser = CParser(self._without_old_line_breaks())
+        handlers = {
+            ScalarEvent: self._scalar,
+            MappingStartEvent: self._mapping,
+            SequenceStartEvent: self._sequence,
+            MappingEndEvent: self._end,
+            SequenceEndEvent: self._end,
+            AliasEvent: self._alias,
+            StreamStartEvent: self._nothing,
+            DocumentStartEvent: self._document_start,
+            DocumentEndEvent: self._nothing,
+            StreamEndEvent: self._stream_end,
+        }
+        get_event = parser.get_event
         try:
-            yield from yaml.parse(text, Loader=yaml.CSafeLoader)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-            context = f" {error.context}" if error.context else ""
-            raise _Stop(self._finding(line, column, "YAML-001", f"not valid YAML:{context} {error.problem}")) from None
-        except yaml.reader.ReaderError as error:
-            before = text[: error.position] if isinstance(error.position, int) else ""
-            line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1) + 1
-            message = f"not valid YAML: character U+{error.character:04X} is not allowed; remove or escape it"
-            raise _Stop(self._finding(line, column, "YAML-001", message)) from None
+            while (event := get_event()) is not None:
+                handlers[event.__class__](event)
+        except yaml.YAMLError as error:
+            raise _Stop(syntax_finding(error, self.text, self.file)) from None
+        self.document.data = self.document.roots[0]
 
-    def _finding(self, line: int, column: int, rule: str, message: str) -> Finding:
-        return Finding(self.file, line, column, rule, "error", message)
+    def what_was_read(self) -> Document | None:
+        """The document before a syntax error, without the entry of a block that was open there; None if nothing is."""
+        if not self.document.roots or not isinstance(self.document.roots[0], dict):
+            return None
+        self.document.data = self.document.roots[0]
+        path: list[Any] = []
+        for container, _, key, _, _ in self.stack[1:]:
+            path.append(len(container) - 1 if key is None else key)
+        self.document.open_block = path[0] if path else ()
+        if len(path) > 1 and _DROPPED not in path[:2]:
+            del self.document.data[path[0]][path[1]]
+        elif self.container and not isinstance(self.container[last := self._last_step()], dict | list):
+            del self.container[last]  # the scalar next to the error may be more, or less, than was meant
+        return self.document
+
+    def _last_step(self) -> Any:
+        return len(self.container) - 1 if isinstance(self.container, list) else next(reversed(self.container))
+
+    def _without_old_line_breaks(self) -> str:
+        """The text for libyaml, which counts NEL, LS and PS as line breaks; YAML 1.2 and editors do not."""
+        present = [mark for mark in LINE_BREAKS_OF_YAML_1_1 if mark in self.text]
+        if not present:
+            return self.text
+        unused = (code for code in range(0xE000, 0xF8FF) if chr(code) not in self.text)
+        replaced = {ord(mark): next(unused) for mark in present}
+        self.restored = {code: chr(mark) for mark, code in replaced.items()}
+        return self.text.translate(replaced)
 
     def _at(self, event: Any, rule: str, message: str) -> Finding:
-        at = _position(event)
-        return self._finding(at.line, at.column, rule, message)
+        mark = event.start_mark
+        return Finding(self.file, mark.line + 1, mark.column + 1, rule, "error", message)
 
-    def document(self) -> Document:
-        """Consume the whole stream: exactly one document."""
-        next(self.events)  # stream start
-        event = next(self.events)
-        if isinstance(event, yaml.StreamEndEvent):
-            raise _Stop(self._finding(1, 1, "YAML-001", "the file is empty; a contract is a mapping"))
-        self.document_so_far.data = self._value(next(self.events), ())
-        next(self.events)  # document end
-        event = next(self.events)
-        if not isinstance(event, yaml.StreamEndEvent):
+    def _nothing(self, event: Any) -> None:
+        pass
+
+    def _document_start(self, event: Any) -> None:
+        if self.document.roots:
             raise _Stop(self._at(event, "YAML-001", "a second document starts here; one file holds one contract"))
-        return self.document_so_far
 
-    def _value(self, event: Any, path: KeyPath) -> Any:
+    def _stream_end(self, event: Any) -> None:
+        if not self.document.roots:
+            message = "the file is empty; a contract is a mapping"
+            raise _Stop(Finding(self.file, 1, 1, "YAML-001", "error", message))
+
+    def _attach(self, event: Any, value: Any) -> None:
+        """Put a finished or just opened ``value`` where it belongs."""
         self.values_built += 1
         if self.values_built > MAX_VALUES:
             raise _Stop(self._at(event, "YAML-004", f"more than {MAX_VALUES:,} values, aliases expanded"))
-        if len(path) > MAX_DEPTH:
-            raise _Stop(self._at(event, "YAML-004", f"nested more than {MAX_DEPTH} levels deep"))
-        self.document_so_far.values.setdefault(path, _position(event))
-        if isinstance(event, yaml.AliasEvent):
-            return self._alias(event)
-        if not isinstance(event, yaml.ScalarEvent) and event.tag not in (None, "!", _SEQ_TAG, _MAP_TAG):
-            self._refuse_tag(event)
-        if isinstance(event, yaml.ScalarEvent):
-            value = self._scalar(event)
-        elif isinstance(event, yaml.SequenceStartEvent):
-            value = self._sequence(path)
+        if self.container.__class__ is list:
+            self.container.append(value)
+            self.places.append(event.start_mark)
         else:
-            value = self._mapping(event, path)
-        if event.anchor:
-            self.anchors[event.anchor] = value
-        return value
+            if self.key is None:
+                raise _Stop(self._at(event, "YAML-003", "a key must be plain text, not a list, mapping or alias"))
+            if self.key is not _DROPPED:
+                self.container[self.key] = value
+                self.places[self.key] = (self.key_mark, event.start_mark)
+            self.key = None
 
-    def _alias(self, event: Any) -> Any:
+    def _open(self, event: Any, value: Any, places: Any) -> None:
+        if len(self.stack) >= MAX_DEPTH:
+            raise _Stop(self._at(event, "YAML-004", f"nested more than {MAX_DEPTH} levels deep"))
+        if event.tag not in (None, "!", _SEQ_TAG, _MAP_TAG):
+            self._refuse_tag(event)
+        key = self.key
+        self._attach(event, value)
+        self.document.places[id(value)] = places
+        self.stack.append((self.container, self.places, key, value, event.anchor))
+        self.container, self.places = value, places
+
+    def _mapping(self, event: Any) -> None:
+        self._open(event, {}, {})
+
+    def _sequence(self, event: Any) -> None:
+        self._open(event, [], [])
+
+    def _end(self, event: Any) -> None:
+        finished = self.container
+        self.container, self.places, _, _, anchor = self.stack.pop()
+        if id(finished) in self.merging:
+            self._merge(finished)
+        if anchor is not None:
+            self.anchors[anchor] = finished
+
+    def _alias(self, event: Any) -> None:
         if event.anchor not in self.anchors:
             message = f"alias *{event.anchor} has no finished anchor &{event.anchor} before it"
             raise _Stop(self._at(event, "YAML-001", message))
         value = self.anchors[event.anchor]
-        self.values_built += _size(value, MAX_VALUES)
-        if self.values_built > MAX_VALUES:
-            raise _Stop(self._at(event, "YAML-004", f"more than {MAX_VALUES:,} values, aliases expanded"))
-        return value
+        self.values_built += _size(value, MAX_VALUES) - 1
+        self._attach(event, value)
+
+    def _scalar(self, event: Any) -> None:
+        if self.key is None and self.container.__class__ is dict:
+            self._mapping_key(event)
+            return
+        value = event.value
+        if self.restored:
+            value = value.translate(self.restored)
+        tag = event.tag
+        if tag is None and event.implicit[0]:
+            if not value or value[0] in _NOT_ALWAYS_TEXT:
+                value = self._number_or_word(event, value)
+        elif tag is not None and tag not in (_STR_TAG, "!"):
+            self._refuse_tag(event)
+        self._attach(event, value)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = value
+
+    def _mapping_key(self, event: Any) -> None:
+        key = event.value.translate(self.restored) if self.restored else event.value
+        if event.tag not in (None, "!", _STR_TAG):
+            self._refuse_tag(event)
+        if key == "<<" and event.implicit[0]:
+            message = "a merge key (<<) hides what is stated here; it is read, but write the keys out"
+            self.findings.append(self._at(event, "YAML-006", message)._replace(severity="warning"))
+            self.merging.add(id(self.container))
+        if key in self.container:
+            first = self.places[key][0]
+            message = f"key '{key}' stands twice in this mapping, first at {first.line + 1}:{first.column + 1}; keep one"
+            self.findings.append(self._at(event, "SCHEMA-020", message))
+            key = _DROPPED
+        self.key, self.key_mark = key, event.start_mark
+
+    def _merge(self, mapping: dict[str, Any]) -> None:
+        """Resolve ``<<`` (https://yaml.org/type/merge.html): the mapping's own keys win, then earlier sources."""
+        places = self.document.places[id(mapping)]
+        merged, (key_mark, mark) = mapping.pop("<<"), places.pop("<<")
+        for source in merged if isinstance(merged, list) else [merged]:
+            if not isinstance(source, dict):
+                message = "a merge key (<<) takes a mapping or a list of mappings"
+                place = (key_mark.line + 1, key_mark.column + 1)
+                self.findings.append(Finding(self.file, *place, "YAML-003", "error", message))
+                continue
+            self.values_built += len(source)
+            for key in source.keys() - mapping.keys():
+                mapping[key] = source[key]
+                places[key] = self.document.places[id(source)][key]
 
     def _refuse_tag(self, event: Any) -> None:
         self.findings.append(self._at(event, "YAML-003", f"tag {event.tag} is not allowed: plain data only"))
 
-    def _sequence(self, path: KeyPath) -> list[Any]:
-        items: list[Any] = []
-        while not isinstance(event := next(self.events), yaml.SequenceEndEvent):
-            items.append(self._value(event, (*path, len(items))))
-        return items
-
-    def _mapping(self, start: Any, path: KeyPath) -> dict[str, Any]:
-        mapping: dict[str, Any] = {}
-        while not isinstance(event := next(self.events), yaml.MappingEndEvent):
-            if not isinstance(event, yaml.ScalarEvent):
-                raise _Stop(self._at(event, "YAML-003", "a key must be plain text, not a list, mapping or alias"))
-            key = event.value
-            if event.tag not in (None, "!", _STR_TAG):
-                self._refuse_tag(event)
-            if key == "<<" and event.implicit[0]:
-                self.findings.append(self._at(event, "YAML-003", "merge keys (<<) are not read; write the keys out"))
-            key_path = (*path, key)
-            if key in mapping:
-                first = self.document_so_far.keys[key_path]
-                message = f"key '{key}' stands twice in this mapping, first at {first.line}:{first.column}; keep one"
-                self.findings.append(self._at(event, "SCHEMA-020", message))
-                self._value(next(self.events), (*path, key, "(duplicate)"))
-                continue
-            self.document_so_far.keys[key_path] = _position(event)
-            mapping[key] = self._value(next(self.events), key_path)
-        return mapping
-
-    def _scalar(self, event: Any) -> Any:
-        if event.tag not in (None, _STR_TAG, "!"):
-            self._refuse_tag(event)
-            return event.value
-        if event.tag is not None or not event.implicit[0]:
-            return event.value
-        value = plain_scalar(event.value)
+    def _number_or_word(self, event: Any, text: str) -> Any:
+        value = plain_scalar(text)
         if isinstance(value, int) and abs(value) > 2**53:
-            self.findings.append(
-                self._at(event, "YAML-005", "a whole number beyond 2**53 is not exact; quote it if text")
-            )
-            return event.value
-        if isinstance(value, float) and not math.isfinite(value):
-            message = f"{event.value} is not a finite number; if text is meant, quote it"
+            message = "a whole number beyond 2**53 is not exact; quote it if text"
             self.findings.append(self._at(event, "YAML-005", message))
+            return text
+        if isinstance(value, float) and not math.isfinite(value):
+            message = f"{text} is not a finite number; if text is meant, quote it"
+            self.findings.append(self._at(event, "YAML-005", message))
+            return text
         return value
-
-
-def _position(event: Any) -> Position:
-    return Position(event.start_mark.line + 1, event.start_mark.column + 1)
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
@@ -228,10 +287,9 @@ def plain_scalar(text: str) -> str | int | float | bool | None:
         return int(text[:20]) if len(text) > 20 else int(text)  # beyond 2**53 either way, and int() has a limit
     if _BASED_INT.match(text):
         return int(text[:20], 0)
-    if _FLOAT.match(text) or _NON_FINITE.match(text):
-        return float(text.replace(".inf", "inf").replace(".Inf", "inf").replace(".INF", "inf").replace(".nan", "nan")
-                     .replace(".NaN", "nan").replace(".NAN", "nan"))  # fmt: skip
-    return text
+    if _FLOAT.match(text):
+        return float(text)
+    return _NON_FINITE.get(text, text)
 
 
 def _size(value: Any, limit: int) -> int:

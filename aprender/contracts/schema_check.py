@@ -1,38 +1,27 @@
-"""Checks a document against the packaged JSON Schema of its dialect; every finding has a line and a column."""
+"""Violations of the schema as findings: a sentence, a line and a column for each."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from functools import cache
-from importlib import resources
+from collections.abc import Iterator
 from typing import Any
 
-from jsonschema import Draft202012Validator
-from jsonschema.exceptions import ValidationError
-
+from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.reader import Document, KeyPath
+from aprender.contracts.schema import Violation, violations
+
+HINTS = 20  # suggestions per file: a file with more unknown keys than this is no contract with a typing error
 
 _TYPE_NAMES = {
     "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
-    "number": "a number", "boolean": "true or false",
+    "number": "a number", "boolean": "true or false", "null": "empty",
 }  # fmt: skip
 _PATTERN_ADVICE = {
     r"\S": "must not be empty",
     r"^[1-9][0-9]{0,3}[hdw]$": "must be a number of hours, days or weeks, such as 30d",
     r"^[a-z][a-z0-9_]*$": "must be a slug: lower-case letters, digits and underscores",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, '.', '_' and '-'",
+    r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$": "must look like package.module:callable",
 }
-
-
-@cache
-def schema(name: str) -> dict[str, Any]:
-    """The packaged JSON Schema ``contract-v2`` or ``contract-published``."""
-    text = resources.files("aprender.contracts").joinpath(f"schema/{name}.schema.json").read_text("utf-8")
-    loaded: dict[str, Any] = json.loads(text)
-    return loaded
 
 
 def is_version_2(data: Any) -> bool:
@@ -46,12 +35,36 @@ def check_schema(document: Document) -> tuple[list[Finding], Document]:
     The second document lacks every value of the wrong type (in a list, None stands in its place): the rules can go on
     without meeting one.
     """
-    name = "contract-v2" if is_version_2(document.data) else "contract-published"
-    errors = list(Draft202012Validator(schema(name)).iter_errors(document.data))
-    findings = [finding for error in errors for finding in _findings(document, error)]
-    wrong = {tuple(error.absolute_path) for error in errors if error.validator in ("type", "oneOf")}
-    sound = replace(document, data=_without(document.data, (), wrong))
-    return findings, sound
+    found = [meant for violation in violations(document.data) for meant in _meant(violation)]
+    if not found:
+        return [], document
+    if document.incomplete:
+        found = [violation for violation in found if not _may_follow(document, violation)]
+    sentences = _Sentences(document)
+    findings = [finding for violation in found for finding in sentences.findings(violation)]
+    wrong = {violation.path for violation in found if violation.keyword == "type"}
+    return findings, document.sound(_without(document.data, (), wrong)) if wrong else document
+
+
+def _meant(violation: Violation) -> Iterator[Violation]:
+    """Of alternatives, what the one that has the value's own type says; else the first one."""
+    if not violation.branches:
+        yield violation
+        return
+
+    def fits(branch: tuple[Violation, ...]) -> bool:
+        return not any(nested.keyword == "type" and nested.path == violation.path for nested in branch)
+
+    for nested in next(filter(fits, violation.branches), violation.branches[0]):
+        yield from _meant(nested)
+
+
+def _may_follow(document: Document, violation: Violation) -> bool:
+    """Whether what is missing may stand behind the syntax error that ended reading."""
+    if violation.keyword not in ("required", "minItems"):
+        return False
+    block = violation.path[:-1] if violation.keyword == "required" else violation.path
+    return block in ((), (document.open_block,))
 
 
 def _without(value: Any, path: KeyPath, dropped: set[KeyPath]) -> Any:
@@ -64,56 +77,68 @@ def _without(value: Any, path: KeyPath, dropped: set[KeyPath]) -> Any:
     return value
 
 
-def _findings(document: Document, error: ValidationError) -> Iterator[Finding]:
-    if error.validator == "oneOf" and error.context:
-        for nested in _meant_branch(error.context):
-            yield from _findings(document, nested)
-        return
-    path = tuple(error.absolute_path)
-    where = _where(document, path)
-    value: Any = error.instance
-    schema: Any = error.schema
-    required: Any = error.validator_value
-    if error.validator == "additionalProperties":
-        valid = schema["properties"]
-        for key in (key for key in value if key not in valid):
-            message = f"unknown key '{key}' in {where}.{did_you_mean(key, valid)} Valid keys: {', '.join(valid)}"
-            yield document.finding((*path, key), "SCHEMA-024", message, key=True)
-    elif error.validator == "required":
-        missing = next(key for key in required if key not in value and f"'{key}'" in error.message)
-        yield document.finding(path, "SCHEMA-101", f"{where} has no '{missing}'; it is mandatory")
-    else:
-        yield document.finding(path, "SCHEMA-102", f"{where} {_complaint(error)}")
+class _Sentences:
+    """Turns the violations of one document into findings."""
+
+    def __init__(self, document: Document) -> None:
+        self.document = document
+        self.strict = is_version_2(document.data)
+        self.hints = HINTS
+
+    def findings(self, violation: Violation) -> Iterator[Finding]:
+        path = violation.path
+        if violation.keyword == "additionalProperties":
+            yield from self._unknown_keys(violation)
+        elif violation.keyword == "required":
+            where = _where(self.document, path[:-1])
+            message = f"{where} has no '{path[-1]}'; it is mandatory"
+            yield self.document.finding(path[:-1], "SCHEMA-101", message)
+        else:
+            message = f"{_where(self.document, path)} {_complaint(violation)}"
+            yield self.document.finding(path, "SCHEMA-102", message)
+
+    def _unknown_keys(self, violation: Violation) -> Iterator[Finding]:
+        known, where = violation.schema["properties"], _where(self.document, violation.path)
+        valid = [key for key, schema in known.items() if not schema.get("deprecated")]
+        for key in violation.value:
+            if key in known or key.startswith("x-"):
+                continue
+            self.hints -= 1
+            hint = did_you_mean(key, valid) if self.hints >= 0 else ""
+            if self.strict:
+                message = f"unknown key '{key}' in {where}.{hint} Valid keys: {', '.join(valid)}"
+            else:
+                message = f"unknown key '{key}' in {where}: it has no effect.{hint}"
+            path = (*violation.path, key)
+            yield self.document.finding(path, "SCHEMA-024", message, key=True, warning=not self.strict)
 
 
-def _meant_branch(errors: Sequence[ValidationError]) -> list[ValidationError]:
-    """The errors of the alternative that has the value's own type; of the first one where none has."""
-    branches: dict[str | int, list[ValidationError]] = {}
-    for error in errors:
-        branches.setdefault(error.relative_schema_path[0], []).append(error)
-    fitting = (b for b in branches.values() if not any(e.validator == "type" and not e.relative_path for e in b))
-    return next(fitting, next(iter(branches.values())))
-
-
-def _complaint(error: ValidationError) -> str:
-    value: Any = error.instance
-    expected: Any = error.validator_value
-    match error.validator:
+def _complaint(violation: Violation) -> str:
+    value, schema = violation.value, violation.schema
+    match violation.keyword:
         case "type":
-            types = [expected] if isinstance(expected, str) else expected
+            types = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
             return f"must be {' or '.join(_TYPE_NAMES[t] for t in types)}, not {_name(value)}"
         case "enum":
-            hint = did_you_mean(value, expected) if isinstance(value, str) else ""
-            return f"is {_name(value)}; must be one of {', '.join(map(str, expected))}.{hint}"
+            hint = did_you_mean(value, map(str, schema["enum"])) if isinstance(value, str) else ""
+            return f"is {_name(value)}; must be one of {', '.join(map(str, schema['enum']))}.{hint}"
         case "const":
-            return f"is {_name(value)}; must be {expected}"
+            return f"is {_name(value)}; must be {schema['const']}"
         case "minItems":
-            return "must not be an empty list"
-        case "pattern":
-            advice = _PATTERN_ADVICE.get(expected, "must look like package.module:callable")
-            return f"is {_name(value)}; {advice}"
+            return "must not be an empty list" if schema["minItems"] == 1 else f"needs {schema['minItems']} entries"
+        case "maxLength":
+            return f"has {len(value)} characters; at most {schema['maxLength']} are allowed"
+        case "minLength":
+            return "must not be empty"
+        case "minimum":
+            return f"is {_name(value)}; must be at least {schema['minimum']}"
+        case "maximum":
+            return f"is {_name(value)}; must be at most {schema['maximum']}"
+        case "oneOf":
+            return "fits more than one of its possible forms"
         case _:
-            return f"is not valid: {error.message}"
+            advice = _PATTERN_ADVICE.get(schema["pattern"], f"must match {schema['pattern']}")
+            return f"is {_name(value)}; {advice}"
 
 
 def _name(value: Any) -> str:
@@ -132,7 +157,7 @@ def _name(value: Any) -> str:
             return f"the number {value}"
 
 
-def _where(document: Document, path: tuple[str | int, ...]) -> str:
+def _where(document: Document, path: KeyPath) -> str:
     """A name for the value at ``path`` that a person recognises: list items go by their id where they have one."""
     if not path:
         return "the contract"
@@ -140,5 +165,5 @@ def _where(document: Document, path: tuple[str | int, ...]) -> str:
     for step in path:
         value = value[step]
         label = value.get("id") if isinstance(step, int) and isinstance(value, dict) else None
-        words.append(f"[{label or step}]" if isinstance(step, int) else f".{step}")
+        words.append(f"[{label if isinstance(label, str) else step}]" if isinstance(step, int) else f".{step}")
     return "".join(words).lstrip(".")

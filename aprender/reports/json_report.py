@@ -14,7 +14,19 @@ from aprender.falsify.record import FalsifierRun
 
 def validation_json(result: Validation, exit_code: int) -> str:
     """``findings``, ``counts``, ``exit_code``."""
-    return _dump({**result.to_json(), "exit_code": exit_code})
+    return _dump(
+        {
+            "findings": [finding.to_json() for finding in result.findings],
+            "counts": {
+                "contracts": len(result.files),
+                "falsifiers": result.falsifiers,
+                "expectations": result.expectations,
+                "errors": result.errors,
+                "warnings": result.warnings,
+            },
+            "exit_code": exit_code,
+        }
+    )
 
 
 def runs_json(

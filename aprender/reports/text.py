@@ -4,35 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import click
-
-from aprender.contracts.validate import Validation
 from aprender.falsify.gate import Standing, ship_percentage
 from aprender.falsify.judge import Judged
 from aprender.falsify.record import FalsifierRun, Outcome
 from aprender.falsify.verdict import Verdict
+from aprender.reports.colour import coloured
 
 _COLOURS = {
     Verdict.GREEN: "green", Verdict.RED: "red", Verdict.TAMPERED: "red", Verdict.ERROR: "magenta",
     Verdict.UNPROVEN: "yellow", Verdict.STALE: "yellow", Verdict.SKIPPED: "cyan",
 }  # fmt: skip
-
-
-def validation_text(result: Validation) -> str:
-    """One line per finding, ``file:line:column: RULE message``, and the denominator at the end."""
-    lines = []
-    for finding in result.findings:
-        place = f"{finding.file}:{finding.line}:{finding.column}"
-        severity = "warning: " if finding.severity == "warning" else ""
-        lines.append(f"{place}: {finding.rule} {severity}{finding.message}")
-    counts = [
-        _plural(len(result.files), "contract"),
-        _plural(result.falsifiers, "falsifier"),
-        _plural(result.expectations, "expectation"),
-    ]
-    problems = f"{_plural(result.errors, 'error')}, {_plural(result.warnings, 'warning')}"
-    lines.append(f"{', '.join(counts)}: {problems}")
-    return "\n".join(lines)
 
 
 def runs_text(runs: Sequence[FalsifierRun]) -> str:
@@ -49,7 +30,7 @@ def runs_text(runs: Sequence[FalsifierRun]) -> str:
 
 def details_text(run: FalsifierRun) -> str:
     """Why a falsifier is not GREEN; for RED also prediction, observation, where to look, and its place."""
-    verdict = click.style(run.verdict, fg=_COLOURS[run.verdict], bold=True)
+    verdict = coloured(run.verdict, _COLOURS[run.verdict], bold=True)
     lines = [f"{run.falsifier.id} is {verdict}: {run.reason}"]
     if run.verdict is Verdict.RED:
         at = run.falsifier.position
@@ -83,7 +64,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
         if isinstance(row[1], Verdict):
-            cells[1] = click.style(cells[1], fg=_COLOURS[row[1]], bold=True)
+            cells[1] = coloured(cells[1], _COLOURS[row[1]], bold=True)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
 from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.reader import Document, KeyPath
+from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.schema_check import is_version_2
 
 

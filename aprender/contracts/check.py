@@ -1,0 +1,56 @@
+"""One file on the first stretch of the road: bytes, document, shape, rules; later steps need what earlier ones say."""
+
+from __future__ import annotations
+
+from aprender.contracts.document import Document
+from aprender.contracts.files import read_content
+from aprender.contracts.findings import Finding
+from aprender.contracts.plugins import plugin_findings
+from aprender.contracts.reader import read_bytes
+from aprender.contracts.rules import check_rules
+from aprender.contracts.schema_check import check_schema
+from aprender.contracts.summary import Checked, summary_of
+from aprender.contracts.syntax import lines_of
+
+MAX_FINDINGS = 1000  # per file; more than this helps nobody, and a hostile file must not fill the memory
+
+# Rules that say that something is missing: after a syntax error it may stand in the part that was not read.
+_SAY_WHAT_IS_MISSING = (
+    "SCHEMA-001", "SCHEMA-003", "SCHEMA-013", "SCHEMA-017", "SCHEMA-103", "PROVABILITY-", "REF-", "SUMMARY-",
+    "CODE-", "BEAT-001", "CRUX-", "KAIZEN-", "PARITY-",
+)  # fmt: skip
+
+
+def check_file(file: str) -> Checked:
+    """Read and check one file."""
+    content = read_content(file)
+    return Checked([content], None) if isinstance(content, Finding) else check_content(content, file)
+
+
+def check_content(content: bytes, file: str) -> Checked:
+    """Check the bytes of one contract."""
+    document, findings = read_bytes(content, file)
+    if document is None:
+        return Checked(_in_order(findings, content), None)
+    shape, sound = check_schema(document)
+    meaning = [*check_rules(sound), *plugin_findings(sound)]
+    if document.incomplete:
+        meaning = [finding for finding in meaning if not finding.rule.startswith(_SAY_WHAT_IS_MISSING)]
+    everything = _in_order([*findings, *shape, *meaning], content, document)
+    return Checked(everything, summary_of(sound))
+
+
+def _in_order(findings: list[Finding], content: bytes, document: Document | None = None) -> list[Finding]:
+    """The findings by position, each with the text of its line, and no more of them than anybody reads."""
+    findings = sorted(findings, key=lambda finding: (finding.line, finding.column, finding.rule))
+    if not findings:
+        return findings
+    if (left_out := len(findings) - MAX_FINDINGS) > 0:
+        last = findings[MAX_FINDINGS - 1]
+        message = f"{left_out:,} more findings are not shown; mend these first"
+        findings[MAX_FINDINGS:] = [last._replace(rule="YAML-004", severity="error", message=message)]
+    lines = lines_of(document.text if document else content.decode("utf-8", "replace"))
+    return [
+        finding._replace(source=lines[finding.line - 1][:1000]) if finding.line <= len(lines) else finding
+        for finding in findings
+    ]

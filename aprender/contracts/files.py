@@ -1,0 +1,97 @@
+"""Which files are contracts: files as named, folders searched."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from aprender.contracts.findings import Finding
+from aprender.errors import AprenderError
+
+SUFFIXES = (".yaml", ".yml")
+STANDARD_INPUT = "-"
+MAX_BYTES = 16 * 2**20
+# What the published tool does not look at either: other kinds of file that stand among contracts.
+OTHER_FOLDERS = frozenset(("kaizen", "legacy", "pipelines", "publish-manifests"))
+OTHER_FILES = frozenset(("binding.yaml", "external-corpora.yaml", "ontology.yaml"))
+
+
+class NothingToDo(AprenderError):
+    """No contract was found, or nothing was selected."""
+
+
+class Found(NamedTuple):
+    """The contract files, and what was passed over in the folders that were searched."""
+
+    files: tuple[str, ...]
+    passed_over: tuple[str, ...]
+
+
+def contract_files(paths: Iterable[str | os.PathLike[str]]) -> Found:
+    """The contract files in ``paths``. Raises NothingToDo where there is none, or a path does not exist."""
+    names = [os.fspath(path) for path in paths]
+    files: dict[str, str] = {}  # by what they really are: a file named twice is one contract
+    passed_over: list[str] = []
+    for name in names:
+        if name == STANDARD_INPUT:
+            files.setdefault(name, name)
+        elif os.path.isdir(name):
+            found = sorted(_below(name, set(), passed_over))
+            for path, real in found:
+                files.setdefault(real, path)
+        elif os.path.exists(name):
+            files.setdefault(os.path.realpath(name), name)
+        else:
+            raise NothingToDo(f"{name}: no such file or folder; name a contract or a folder of contracts")
+    if not files:
+        message = f"{', '.join(names)}: no contract found (looked for *.yaml and *.yml); is this the right folder?"
+        raise NothingToDo(f"{message} Passed over: {', '.join(passed_over)}" if passed_over else message)
+    return Found(tuple(files.values()), tuple(passed_over))
+
+
+def stem(file: str) -> str:
+    """The file's name without folder and suffix: the name that contracts go by."""
+    return os.path.splitext(os.path.basename(file))[0]
+
+
+def read_content(file: str) -> bytes | Finding:
+    """The bytes of ``file`` (``-``: standard input), or the finding that says why not; at most one over MAX_BYTES."""
+    if file == STANDARD_INPUT:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    try:
+        with open(file, "rb", opener=_without_waiting) as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return Finding(file, 1, 1, "YAML-002", "error", "not a regular file; a contract is one")
+            return stream.read(MAX_BYTES + 1)
+    except OSError as error:
+        return Finding(file, 1, 1, "YAML-002", "error", f"can't read the file: {error.strerror}")
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opening a pipe must not wait for somebody to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _below(folder: str, seen: set[str], passed_over: list[str]) -> Iterator[tuple[str, str]]:
+    """(path, real path) of contract files in ``folder`` and below; links are followed, hidden names passed over."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if entry.name in OTHER_FOLDERS:
+                passed_over.append(entry.path)
+            else:
+                yield from _below(entry.path, seen, passed_over)
+        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+            if entry.name in OTHER_FILES:
+                passed_over.append(entry.path)
+            else:
+                target = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
+                yield entry.path, target

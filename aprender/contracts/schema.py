@@ -1,0 +1,256 @@
+"""Runs the packaged JSON Schema: compiled once to closures, applied to plain data.
+
+The schema file is the only place that says which shape a contract has. ``jsonschema`` is the reference for this engine
+(tests hold both to identical violations over thousands of mutated contracts); it is not used here because importing it
+takes longer than validating a hundred contracts. Only the keywords below are known: another one in the schema is an
+error when it is compiled, never passed over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from typing import Any, NamedTuple
+
+KeyPath = tuple[str | int, ...]
+FILE = os.path.join(os.path.dirname(__file__), "schema", "contract.schema.json")
+
+
+class Violation(NamedTuple):
+    """One keyword that a value does not satisfy. ``branches`` holds, for oneOf and anyOf, what each alternative said."""
+
+    path: KeyPath
+    keyword: str
+    value: Any
+    schema: dict[str, Any]
+    branches: tuple[tuple[Violation, ...], ...] = ()
+
+
+Check = Callable[[Any, KeyPath, list[Violation]], None]
+
+_ANNOTATIONS = frozenset(
+    ("$schema", "$id", "$defs", "$comment", "title", "description", "default", "examples", "deprecated")
+)
+_IS_TYPE: dict[str, Callable[[Any], bool]] = {
+    "object": lambda value: value.__class__ is dict,
+    "array": lambda value: value.__class__ is list,
+    "string": lambda value: value.__class__ is str,
+    "boolean": lambda value: value.__class__ is bool,
+    "null": lambda value: value is None,
+    "number": lambda value: value.__class__ is int or value.__class__ is float,
+    "integer": lambda value: value.__class__ is int or (value.__class__ is float and value.is_integer()),
+}
+
+
+@cache
+def contract_schema() -> dict[str, Any]:
+    """The packaged JSON Schema of both dialects."""
+    with open(FILE, encoding="utf-8") as file:
+        loaded: dict[str, Any] = json.load(file)
+    return loaded
+
+
+@cache
+def _contract_check() -> Check:
+    return Compiler(contract_schema()).check
+
+
+def violations(data: Any) -> list[Violation]:
+    """Every violation of the contract schema by ``data``, in the order of the schema."""
+    found: list[Violation] = []
+    _contract_check()(data, (), found)
+    return found
+
+
+class Compiler:
+    """Turns one schema document into a check."""
+
+    def __init__(self, root: dict[str, Any]) -> None:
+        self.root = root
+        self.references: dict[str, Check] = {}
+        self.check = self.compile(root)
+
+    def compile(self, schema: dict[str, Any] | bool) -> Check:
+        """One check for all keywords of ``schema``. Raises ValueError for a keyword that is not known."""
+        if schema is True or schema == {}:
+            return _accept
+        assert isinstance(schema, dict), "a schema 'false' stands only under additionalProperties"
+        if "$ref" in schema:
+            return self._reference(schema["$ref"])
+        checks = [
+            getattr(self, f"_{keyword.lower()}")(schema)
+            for keyword in schema
+            if keyword not in _ANNOTATIONS | _TOGETHER and _known(keyword)
+        ]
+        if schema.keys() & _TOGETHER:
+            checks.append(self._object(schema))
+        checks = [check for check in checks if check is not None]
+        return checks[0] if len(checks) == 1 else _all_of(checks)
+
+    def _reference(self, name: str) -> Check:
+        """A check that is compiled when it is first needed: an old contract never compiles version 2."""
+
+        def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+            target = self.references.get(name)
+            if target is None:
+                schema: Any = self.root
+                for step in name.removeprefix("#/").split("/"):
+                    schema = schema[step]
+                target = self.references[name] = self.compile(schema)
+            target(value, path, found)
+
+        return check
+
+    def _if(self, schema: dict[str, Any]) -> Check:
+        condition = self.compile(schema["if"])
+        then, otherwise = self.compile(schema.get("then", {})), self.compile(schema.get("else", {}))
+
+        def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+            outcome: list[Violation] = []
+            condition(value, path, outcome)
+            (otherwise if outcome else then)(value, path, found)
+
+        return check
+
+    def _object(self, schema: dict[str, Any]) -> Check:
+        known = {key: self.compile(value) for key, value in schema.get("properties", {}).items()}
+        patterns = [(re.compile(key).search, self.compile(v)) for key, v in schema.get("patternProperties", {}).items()]
+        additional = schema.get("additionalProperties", True)
+        other = None if additional is False else self.compile(additional)
+
+        def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+            if value.__class__ is not dict:
+                return
+            unknown = False
+            for key, entry in value.items():
+                if (of_key := known.get(key)) is not None:
+                    of_key(entry, (*path, key), found)
+                    continue
+                fitting = [of_pattern for matches, of_pattern in patterns if matches(key)]
+                for of_pattern in fitting:
+                    of_pattern(entry, (*path, key), found)
+                if fitting:
+                    continue
+                if other is None:
+                    unknown = True
+                else:
+                    other(entry, (*path, key), found)
+            if unknown:
+                found.append(Violation(path, "additionalProperties", value, schema))
+
+        return check
+
+    def _items(self, schema: dict[str, Any]) -> Check:
+        of_item = self.compile(schema["items"])
+
+        def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+            if value.__class__ is list:
+                for index, item in enumerate(value):
+                    of_item(item, (*path, index), found)
+
+        return check
+
+    def _alternatives(self, schema: dict[str, Any], keyword: str, *, at_most_one: bool) -> Check:
+        alternatives = [self.compile(alternative) for alternative in schema[keyword]]
+
+        def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+            branches: list[list[Violation]] = [[] for _ in alternatives]
+            for alternative, said in zip(alternatives, branches, strict=True):
+                alternative(value, path, said)
+            accepted = branches.count([])
+            if accepted == 0 or (at_most_one and accepted > 1):
+                said_by_all = tuple(tuple(said) for said in branches)
+                found.append(Violation(path, keyword, value, schema, said_by_all))
+
+        return check
+
+    def _oneof(self, schema: dict[str, Any]) -> Check:
+        return self._alternatives(schema, "oneOf", at_most_one=True)
+
+    def _anyof(self, schema: dict[str, Any]) -> Check:
+        return self._alternatives(schema, "anyOf", at_most_one=False)
+
+    def _type(self, schema: dict[str, Any]) -> Check:
+        names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
+        first, others = _IS_TYPE[names[0]], [_IS_TYPE[name] for name in names[1:]]
+        return _simple("type", schema, lambda value: first(value) or any(accepts(value) for accepts in others))
+
+    def _required(self, schema: dict[str, Any]) -> Check:
+        def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+            if value.__class__ is dict:
+                for key in schema["required"]:
+                    if key not in value:
+                        found.append(Violation((*path, key), "required", value, schema))
+
+        return check
+
+    def _enum(self, schema: dict[str, Any]) -> Check:
+        return _simple("enum", schema, lambda value: any(_equal(value, allowed) for allowed in schema["enum"]))
+
+    def _const(self, schema: dict[str, Any]) -> Check:
+        return _simple("const", schema, lambda value: _equal(value, schema["const"]))
+
+    def _pattern(self, schema: dict[str, Any]) -> Check:
+        matches = re.compile(schema["pattern"]).search
+        return _simple("pattern", schema, lambda value: value.__class__ is not str or matches(value) is not None)
+
+    def _minlength(self, schema: dict[str, Any]) -> Check:
+        least = schema["minLength"]
+        return _simple("minLength", schema, lambda value: value.__class__ is not str or len(value) >= least)
+
+    def _maxlength(self, schema: dict[str, Any]) -> Check:
+        most = schema["maxLength"]
+        return _simple("maxLength", schema, lambda value: value.__class__ is not str or len(value) <= most)
+
+    def _minitems(self, schema: dict[str, Any]) -> Check:
+        least = schema["minItems"]
+        return _simple("minItems", schema, lambda value: value.__class__ is not list or len(value) >= least)
+
+    def _minimum(self, schema: dict[str, Any]) -> Check:
+        least, is_number = schema["minimum"], _IS_TYPE["number"]
+        return _simple("minimum", schema, lambda value: not is_number(value) or value >= least)
+
+    def _maximum(self, schema: dict[str, Any]) -> Check:
+        most, is_number = schema["maximum"], _IS_TYPE["number"]
+        return _simple("maximum", schema, lambda value: not is_number(value) or value <= most)
+
+
+_TOGETHER = frozenset(("properties", "patternProperties", "additionalProperties", "then", "else"))
+_KNOWN = frozenset(
+    ("if", "items", "oneOf", "anyOf", "type", "required", "enum", "const", "pattern", "minLength", "maxLength",
+     "minItems", "minimum", "maximum")
+)  # fmt: skip
+
+
+def _known(keyword: str) -> bool:
+    if keyword not in _KNOWN:
+        raise ValueError(f"the contract schema uses '{keyword}', which this engine does not know")
+    return True
+
+
+def _equal(value: Any, allowed: Any) -> bool:
+    """Equality of JSON: true is not 1."""
+    return bool(value == allowed) and (value.__class__ is bool) == (allowed.__class__ is bool)
+
+
+def _accept(value: Any, path: KeyPath, found: list[Violation]) -> None:
+    pass
+
+
+def _all_of(checks: list[Check]) -> Check:
+    def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+        for one in checks:
+            one(value, path, found)
+
+    return check
+
+
+def _simple(keyword: str, schema: dict[str, Any], accepts: Callable[[Any], bool]) -> Check:
+    def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+        if not accepts(value):
+            found.append(Violation(path, keyword, value, schema))
+
+    return check
