@@ -11,8 +11,8 @@ Every key that a contract may have, and every rule that `pv validate` knows. For
 [contracts.md](contracts.md); for completion while you type see [editors.md](editors.md).
 
 A file with `schema_version: 2` is held to [version 2](#version-2): an unknown key at any depth is an error. A file
-without it is read as the [published dialect](#the-published-dialect): what the published parser accepts is accepted, and
-an unknown key is a warning. In both, keys that begin with `x-` are yours, at any depth where keys are checked.
+without it is read as the [published dialect](#the-published-dialect): what the published parser accepts is accepted,
+and an unknown key is a warning. In both, keys that begin with `x-` are yours, at any depth where keys are checked.
 """
 
 EXPRESSIONS = """\
