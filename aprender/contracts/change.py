@@ -160,7 +160,10 @@ class Pair:
 def texts_of(value: Any) -> dict[str, int]:
     """The entries of a list of texts with their indices; what is not text by its plain form."""
     items = value if isinstance(value, list) else [] if value is None else [value]
-    return {text: index for index, text in reversed([(i, " ".join(str(item).split())) for i, item in enumerate(items)])}
+    found: dict[str, int] = {}
+    for index, item in enumerate(items):
+        found.setdefault(" ".join(str(item).split()), index)
+    return found
 
 
 def same(old: Any, new: Any) -> bool:

@@ -77,7 +77,8 @@ def _classes(pair: Pair, became: dict[str, str]) -> None:
     for name, (old_index, old) in before.items():
         if name in after:
             new_index, new = after[name]
-            _violates(pair, name, (old_index, new_index), [became.get(text, text) for text in old], new)
+            stated = [text if text in new else became.get(text, text) for text in old]
+            _violates(pair, name, (old_index, new_index), stated, new)
 
 
 def _violates(pair: Pair, name: str, at: tuple[int, int], old: list[str], new: list[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -89,7 +90,8 @@ def _git(folder: str, label: str, *words: str) -> bytes:
         raise NothingToDo(f"{label}: git is not installed here") from None
     if done.returncode:
         reason = done.stderr.decode("utf-8", "replace").strip().removeprefix("fatal: ") or "no such revision"
-        raise NothingToDo(f"{label}: {' '.join(reason.split())}; give a path, REV:path or git:REV")
+        reason = re.sub(r"'[0-9a-f]{40,64}'", "that revision", " ".join(reason.split()))
+        raise NothingToDo(f"{label}: {reason}; give a path, REV:path or git:REV")
     return done.stdout
 
 
