@@ -76,8 +76,11 @@ def _relation(symbol: str, sides: tuple[ast.expr, ast.expr], after: Comparison, 
     if symbol[0] not in "<>":
         return None
     by_bound: Relation = "weakened" if (moved > 0) == (symbol[0] == "<") else "tightened"
+    if by_operator in ("same", by_bound):
+        return by_bound
+    # x < 4 to x <= 3: the bound outweighs the operator, unless it may move by nothing (3 * e where e is 0).
     strict = all(_number(new) is not None for new, by in ((after.left, left), (after.right, right)) if by)
-    return by_bound if strict or by_operator in ("same", by_bound) else None
+    return by_bound if strict and symbol[0] == after.symbol[0] else None
 
 
 class _Signs:

@@ -208,8 +208,8 @@ falsification_tests:
 """
     assert lines(diff_texts(old, new)) == [
         "old.yaml:1:38: weakened: equation equations[1] removed",
-        "old.yaml:3:54: weakened: F-1: test removed: 'cargo test a' is not run any more",
-        "new.yaml:3:32: neutral: F-1: description reworded",
+        "new.yaml:3:28: neutral: F-1: description reworded",
+        "old.yaml:3:50: weakened: F-1: test removed: 'cargo test a' is not run any more",
         "old.yaml:3:111: weakened: F-1: defect class 'other' removed",
     ]
 
