@@ -1,0 +1,60 @@
+"""Amendments: the reasons that a contract gives for having become weaker."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aprender.contracts.change import Change, same
+from aprender.contracts.reader import Document
+
+
+def explain(changes: Sequence[Change], old_data: dict[str, Any], new: Document) -> list[Change]:
+    """The changes, each weakening with the amendment that names it; and a note for an amendment that explains nothing.
+
+    Only amendments count that OLD does not have: a reason given earlier was for something else.
+    """
+    before = _entries(old_data)
+    explained = list(changes)
+    for index, entry in enumerate(_entries(new.data)):
+        if any(same(entry, other) for other in before):
+            continue
+        label, named = _label(entry, index), _named(entry)
+        used = False
+        for place, change in enumerate(explained):
+            if change.kind == "weakened" and named & set(change.names):
+                used = True
+                if change.explained_by is None:
+                    explained[place] = change._replace(explained_by=label)
+        if not used:
+            explained.append(_note(entry, index, new))
+    return explained
+
+
+def _note(entry: Any, index: int, new: Document) -> Change:
+    why = "it names nothing that was weakened" if _reason(entry) else "it gives no reason"
+    at = new.position(("amendments", index))
+    what = f"{_label(entry, index)} explains nothing: {why}"
+    return Change("neutral", what, f"amendments[{index}]", None, None, entry, new.file, at.line, at.column)
+
+
+def _entries(data: dict[str, Any]) -> list[Any]:
+    entries = data.get("amendments")
+    return entries if isinstance(entries, list) else []
+
+
+def _reason(entry: Any) -> str:
+    reason = entry.get("reason") if isinstance(entry, dict) else None
+    return " ".join(reason.split()) if isinstance(reason, str) else ""
+
+
+def _named(entry: Any) -> set[str]:
+    """What the amendment says was weakened; nothing where it gives no reason."""
+    changes = entry.get("changes") if isinstance(entry, dict) and _reason(entry) else None
+    return {" ".join(text.split()) for text in changes if isinstance(text, str)} if isinstance(changes, list) else set()
+
+
+def _label(entry: Any, index: int) -> str:
+    version = entry.get("version") if isinstance(entry, dict) else None
+    reason = _reason(entry)
+    return f"amendment {version if version is not None else index + 1}{f' ({reason})' if reason else ''}"
