@@ -39,8 +39,8 @@ def items(document: Document, *path: str) -> Iterator[tuple[KeyPath, dict[str, A
     """The mappings in the list at ``path``, each with its own path."""
     value = document.data
     for step in path:
-        value = value.get(step) or {}
-    for index, item in enumerate(value):
+        value = value.get(step) if isinstance(value, dict) else None
+    for index, item in enumerate(value if isinstance(value, list) else ()):
         if isinstance(item, dict):
             yield (*path, index), item
 
