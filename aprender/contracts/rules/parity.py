@@ -1,7 +1,7 @@
 """PARITY: a ledger of comparisons with competitors, in which a verdict must exist, be fresh, and have an owner.
 
-All dates are judged against today, never against another date that an author wrote. Only what can be decided from the
-file is: that a validity window has run out is no error of the contract, but what the published tool's ledger command says.
+All dates are judged against today, never against another date that an author wrote. That a validity window has run out
+is no error of the contract: the published tool's ledger command says it.
 """
 
 from __future__ import annotations
