@@ -8,13 +8,11 @@ schema accepts.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import suppress
-from random import Random
 from typing import Any
 
-from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
-from aprender.contracts.findings import Finding, did_you_mean
 from aprender.contracts.document import Document, KeyPath
+from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.rules import expressions, teeth
 from aprender.contracts.schema_check import is_version_2
 
 
@@ -26,7 +24,7 @@ def check_rules(document: Document) -> list[Finding]:
     if not is_version_2(document.data):
         rules.append(_forgotten_version)
     else:
-        rules += [_references, _expressions, _teeth, _code_under_contract]
+        rules += [_references, *expressions.RULES, *teeth.RULES]
     return [finding for rule in rules for finding in rule(document)]
 
 
@@ -157,25 +155,6 @@ def _references(document: Document) -> Iterator[Finding]:
         yield document.finding(obligations[name], "REF-002", message, warning=True)
 
 
-def _parsed(document: Document, path: KeyPath, item: dict[str, Any], key: str) -> Iterator[tuple[KeyPath, Any]]:
-    for index, text in _entries(item, key):
-        try:
-            yield (*path, key, index), parse(text)
-        except ExpressionError as error:
-            yield (*path, key, index), error
-
-
-def _expressions(document: Document) -> Iterator[Finding]:
-    """EXPR-001: each expectation and guard is one comparison. EXPR-002: and can come out either way."""
-    for path, item in _items(document, "falsification_tests"):
-        for key in ("expect", "guards"):
-            for at, parsed in _parsed(document, path, item, key):
-                if isinstance(parsed, ExpressionError):
-                    yield document.finding(at, "EXPR-001", f"{parsed} (character {parsed.column} of the expression)")
-                elif reason := _vacuous(parsed):
-                    yield document.finding(at, "EXPR-002", reason)
-
-
 def _forgotten_version(document: Document) -> Iterator[Finding]:
     """SCHEMA-103: a contract that means to be executable is never passed over for a missing or mistyped key."""
     near = next((key for key in document.data if did_you_mean(key, ["schema_version"])), None)
@@ -186,62 +165,3 @@ def _forgotten_version(document: Document) -> Iterator[Finding]:
         what = f"'{near}' looks like schema_version" if near else f"version 2 keys ({', '.join(sorted(used))})"
         message = f"{what}, but there is no 'schema_version: 2': it would never be run"
         yield document.finding((near,) if near else (), "SCHEMA-103", message, key=True)
-
-
-# Values that an observation may take: both signs, zero, small and large, and (by chance) equal to one another.
-_SAMPLES = (-1e6, -3.7, -1.0, -0.5, 0.0, 1e-9, 0.5, 1.0, 2.3, 7.0, 1e3, 1e6)
-
-
-def _vacuous(comparison: Comparison) -> str | None:
-    left, right = comparison.side_texts()
-    if not comparison.names:
-        return "compares constants: no observation can change the outcome"
-    if left == right:
-        return f"compares '{left}' with itself: no observation can change the outcome"
-    outcomes = _sampled_outcomes(comparison)
-    if outcomes == {True} and comparison.symbol != "!=":
-        return "holds of every observation that was tried: nothing can violate it"
-    if outcomes == {False} and comparison.symbol != "==":
-        return "holds of no observation that was tried: nothing can satisfy it"
-    return None
-
-
-def _sampled_outcomes(comparison: Comparison) -> set[bool]:
-    """Whether the comparison held of each of 300 synthetic observations that give both sides a value."""
-    random = Random(0)  # noqa: S311 - a fixed sample, no secret
-    values = [*_SAMPLES, *comparison.constants]
-    outcomes: set[bool] = set()
-    for _ in range(300):
-        with suppress(EvaluationError):
-            outcomes.add(comparison.evaluate({name: random.choice(values) for name in sorted(comparison.names)}).holds)
-    return outcomes
-
-
-def _teeth(document: Document) -> Iterator[Finding]:
-    """TEETH-001: ship-blocking means executable. TEETH-002: ``violates`` resolves. TEETH-003: classes are unique."""
-    for path, item in _items(document, "falsification_tests"):
-        needed = ("probe", "expect", "guards", "counter_example_classes")
-        missing = [key for key in needed if key not in item]
-        if item.get("ship_blocking") and missing:
-            yield document.finding(path, "TEETH-001", f"{_name(item)} is ship-blocking but has no {', '.join(missing)}")
-        elif "probe" in item and "expect" not in item:
-            yield document.finding(path, "TEETH-001", f"{_name(item)} has a probe but expects nothing of it")
-        seen: set[str] = set()
-        for index, entry in _entries(item, "counter_example_classes"):
-            at = (*path, "counter_example_classes", index)
-            name = entry if isinstance(entry, str) else entry.get("class")
-            if name is not None and name in seen:
-                yield document.finding(at, "TEETH-003", f"defect class '{name}' is listed twice")
-            seen.add(name or "")
-            for text in [] if isinstance(entry, str) else entry.get("violates", ()):
-                if text not in item.get("expect", ()):
-                    hint = did_you_mean(text, item.get("expect", ()))
-                    message = f"'{text}' is no entry of expect.{hint} Copy one to the letter"
-                    yield document.finding(at, "TEETH-002", message)
-
-
-def _code_under_contract(document: Document) -> Iterator[Finding]:
-    """CODE-001: a contract with probes says which code its evidence is for."""
-    probes = any("probe" in item for _, item in _items(document, "falsification_tests"))
-    if probes and "code_under_contract" not in document.data:
-        yield document.finding((), "CODE-001", "no code_under_contract: name the files that evidence is bound to")
