@@ -166,6 +166,8 @@ def _not_an_expression(text: str, error: Exception) -> ExpressionError:
         without = without.replace(symbol, "  ")
     if "=" in without:
         return ExpressionError("not an expression: '=' is not part of the language; write ==", without.find("=") + 1)
+    if isinstance(error, SyntaxError) and error.offset == 0:
+        return ExpressionError("not an expression: something is missing at its end", len(text.rstrip()) + 1)
     offset = error.offset if isinstance(error, SyntaxError) and error.offset else 1
     column = len(text) - len(text.lstrip()) + offset
     return ExpressionError("not an expression", max(1, min(column, len(text))))

@@ -13,7 +13,7 @@ _VALUES = (
 )  # fmt: skip
 _ALL_COMBINATIONS_UP_TO = 2000
 _SAMPLE = 1500
-_ENOUGH = 20  # observations with a value for both sides: fewer show nothing
+_ENOUGH = 12  # observations with a value for both sides: fewer show nothing
 _STEPS = (10.0, 1.5, 1.1, 1.01, 1.0001)
 
 
