@@ -7,7 +7,7 @@ number: an entropy and a logarithm of a ratio are written alike. Units are words
 from __future__ import annotations
 
 import _ast as ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from aprender.contracts.expression import Comparison, EvaluationError, source_of, value_of
@@ -43,17 +43,19 @@ def check_units(comparison: Comparison, units: Mapping[str, str]) -> None:
 def dimension_of(unit: str) -> Dimension:
     """A unit such as ``tokens``, ``tokens/s`` or ``degC^2``; empty is a pure number."""
     exponents: dict[str, float] = {}
-    sign = 1.0
+    for word, exponent in _words_of(unit):
+        name = _singular(word)
+        exponents[name] = exponents.get(name, 0.0) + exponent
+    return _dimension(exponents)
+
+
+def _words_of(unit: str) -> Iterator[tuple[str, float]]:
+    """The words of a unit, each with its exponent."""
     for part in unit.replace("**", "^").replace("/", "*/").split("*"):
         word = part.strip()
-        if word.startswith("/"):
-            sign, word = -1.0, word[1:].strip()
-        base, _, power = word.partition("^")
+        base, _, power = word.removeprefix("/").partition("^")
         if base.strip() not in ("", "1"):
-            name = _singular(base.strip())
-            exponents[name] = exponents.get(name, 0.0) + sign * _number(power)
-        sign = 1.0
-    return _dimension(exponents)
+            yield base.strip(), (-1.0 if word.startswith("/") else 1.0) * _number(power)
 
 
 def _number(text: str) -> float:
@@ -83,20 +85,14 @@ def _times(one: Dimension, other: Dimension) -> Dimension:
     return _dimension(exponents)
 
 
-def _words(quantity: Quantity) -> str:
-    dimension = max(quantity.dimensions, key=lambda one: (one != PURE, -len(one), one))
-    named = [(f"{name}s" if exponent == 1 and len(name) > 2 else name, exponent) for name, exponent in dimension]
-    above = [name if exponent == 1 else f"{name}^{exponent:g}" for name, exponent in named if exponent > 0]
-    below = [name if exponent == -1 else f"{name}^{-exponent:g}" for name, exponent in named if exponent < 0]
-    over = f"/{'/'.join(below)}" if below else ""
-    return f"{' * '.join(above) or '1'}{over}" if dimension else "a pure number"
-
-
 class _Checker:
     """Walks one side; None is the unit of a number that is written down: whatever it needs to be."""
 
     def __init__(self, units: Mapping[str, str]) -> None:
         self.units = units
+        self.written = {"nat": "nats", "bit": "bits"}
+        words = {word for unit in units.values() for word, _ in _words_of(unit)}
+        self.written |= {_singular(word): word for word in sorted(words, key=len)}  # rather the plural
 
     def of(self, node: ast.expr) -> Quantity | None:
         match node:
@@ -128,11 +124,20 @@ class _Checker:
         shared = first.dimensions & second.dimensions
         if shared and len(logarithms) < 2:
             return Quantity(shared, next(iter(logarithms), None))
-        units = f"{_words(first)} {link} {_words(second)}"
+        units = f"{self._words(first)} {link} {self._words(second)}"
         message = f"{verb} {units}: '{source_of(left)}' {link} '{source_of(right)}'"
         if {"nat", "bit"} <= {name for q in (first, second) for d in q.dimensions for name, _ in d}:
             message += "; ln gives nats and log2 bits, and nats / ln(2) are bits"
         raise UnlikeUnits(message, right)
+
+    def _words(self, quantity: Quantity) -> str:
+        dimension = max(quantity.dimensions, key=lambda one: (one != PURE, -len(one), one))
+        if dimension == PURE:
+            return "a pure number"
+        named = [(self.written[name], exponent) for name, exponent in dimension]
+        above = [name if exponent == 1 else f"{name}^{exponent:g}" for name, exponent in named if exponent > 0]
+        below = [name if exponent == -1 else f"{name}^{-exponent:g}" for name, exponent in named if exponent < 0]
+        return "/".join(["*".join(above) or "1", *below])
 
     def _both(self, nodes: Iterable[ast.expr]) -> list[tuple[ast.expr, Quantity | None]]:
         return [(node, self.of(node)) for node in nodes]
@@ -173,7 +178,7 @@ class _Checker:
         except (EvaluationError, KeyError):
             if base.dimensions == {PURE}:
                 return base
-            message = f"raises {_words(base)} to a power that is observed: '{source_of(node)}' has no unit"
+            message = f"raises {self._words(base)} to a power that is observed: '{source_of(node)}' has no unit"
             raise UnlikeUnits(message, node.right) from None
         return Quantity(frozenset(_scaled(one, power) for one in base.dimensions))
 

@@ -106,9 +106,7 @@ def _resolve(root: Path, target: str) -> Probe:
         known = f"{did_you_mean(name, probes)} Probes there: {', '.join(probes) or 'none'}"
         raise _NoProbe(f"'{name}' {what} in {module_name}.{known}")
     if not isinstance(probe.observes, Mapping) or not isinstance(probe.defects, Mapping):
-        raise _NoProbe(
-            f"probe {target}: observes maps names to units, and defects maps classes to planted defects"
-        )
+        raise _NoProbe(f"probe {target}: observes maps names to units, and defects maps classes to planted defects")
     return probe
 
 

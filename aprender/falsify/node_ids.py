@@ -16,6 +16,7 @@ from aprender.contracts.findings import did_you_mean
 
 SECONDS = 300
 _TAKE_A_VALUE = frozenset(("-c", "-k", "-m", "-n", "-o", "-p", "-W", "--deselect", "--ignore", "--rootdir"))
+_COULD_NOT = (3, 4)  # pytest's exit codes for an internal and a usage error, such as a conftest that can't be imported
 _SHELL = frozenset("&|;<>`$()")  # a command line that does more than calling pytest is left alone
 
 # Deselection by markers comes after collection, so a test that is deselected by default counts.
@@ -30,9 +31,10 @@ class Collected:
         if report.failed:
             self.errors[report.nodeid] = str(report.longrepr)
 
-pytest.main(["--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir=.", *sys.argv[2:]], plugins=[Collected()])
+options = ["--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir=."]
+status = pytest.main([*options, *sys.argv[2:]], plugins=[Collected()])
 with open(sys.argv[1], "w", encoding="utf-8") as file:
-    json.dump({"tests": Collected.tests, "errors": Collected.errors}, file)
+    json.dump({"tests": Collected.tests, "errors": Collected.errors, "status": int(status)}, file)
 """
 
 
@@ -98,8 +100,10 @@ class Collection(NamedTuple):
             return None
         if error := self.errors.get(named.file):
             return f"{named.file} can't be collected: {_last_line(error)}"
-        beside = {test.partition("[")[0] for test in self.tests if test.startswith(f"{named.file}::")}
-        return f"pytest collects no test {named.node}.{did_you_mean(named.node, sorted(beside))}".removesuffix(".")
+        beside = (test.partition("[")[0] for test in self.tests if test.startswith(f"{named.file}::"))
+        names = sorted({test.partition("::")[2] for test in beside})
+        hint = did_you_mean(named.node.partition("::")[2], names)
+        return f"pytest collects no test {named.node}.{hint}".removesuffix(".")
 
 
 def collect(root: Path, named: Iterable[Named]) -> Collection:
@@ -121,7 +125,7 @@ def collect(root: Path, named: Iterable[Named]) -> Collection:
         if not answer.exists():
             return Collection(root, nothing, {}, _last_line(done.stderr or done.stdout))
         found = json.loads(answer.read_text("utf-8"))
-    failure = None if found["tests"] or found["errors"] or done.returncode == 0 else _last_line(done.stderr)
+    failure = _last_line(done.stderr or done.stdout) if found["status"] in _COULD_NOT else None
     return Collection(root, frozenset(found["tests"]), found["errors"], failure)
 
 
