@@ -10,6 +10,7 @@ import _ast as ast
 import math
 import sys
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 LARGEST = sys.float_info.max
@@ -33,6 +34,7 @@ ANY = Interval(-LARGEST, LARGEST)
 UNBOUNDED = Interval(-math.inf, math.inf)
 
 
+@lru_cache(maxsize=1024)  # asked again for every operation above: without it deep nesting costs its square
 def key_of(node: ast.expr) -> str:
     """Equal for parts that have the same value for every observation because they are written alike."""
     match node:

@@ -13,15 +13,18 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from aprender.contracts.expression import Comparison, EvaluationError, source_of, value_of
 from aprender.contracts.intervals import ANY, LARGEST, Interval, key_of, range_of
-from aprender.contracts.samples import repeats_a_name, sampled
+from aprender.contracts.samples import Effort, repeats_a_name, sampled
 
 NO_MATTER_WHAT = "no observation can change the outcome"
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _NOT_FINITE = frozenset(("nan", "inf", "infinity"))
 
 
-def foregone(comparison: Comparison, guards: Sequence[Comparison] = ()) -> str | None:
-    """Why the outcome is the same for every observation (that passes ``guards``), None where it may differ."""
+def foregone(comparison: Comparison, guards: Sequence[Comparison] = (), effort: Effort | None = None) -> str | None:
+    """Why the outcome is the same for every observation (that passes ``guards``), None where it may differ.
+
+    Comparisons that share an ``effort`` share what may be spent on trying.
+    """
     if word := next((name for name in sorted(comparison.names) if name.lower() in _NOT_FINITE), None):
         return f"'{word}' is no number here: a bound is finite"
     if reason := _without_value(comparison):
@@ -38,7 +41,7 @@ def foregone(comparison: Comparison, guards: Sequence[Comparison] = ()) -> str |
         bounds = _bounds(guards)
         outcome, whose = _proved(comparison, terms, constant, bounds) if bounds else None, " that passes the guards"
     if outcome is None:
-        outcome, whose = sampled(comparison), ""
+        outcome, whose = sampled(comparison, effort or Effort()), ""
     if outcome is None:
         return None
     if outcome:
@@ -79,6 +82,8 @@ def _outcome(comparison: Comparison, values: Mapping[str, float]) -> bool | None
 
 def _without_value(comparison: Comparison) -> str | None:
     """A part that is never a finite number, such as ``1 / 0``: the smallest one."""
+    if all((reached := range_of(side, {})) and reached.finite for side in (comparison.left, comparison.right)):
+        return None
     for part in reversed(list(comparison.parts())):  # parts come after the whole
         reached = range_of(part, {})
         if reached is None or reached.finite is None:

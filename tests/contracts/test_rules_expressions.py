@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -133,6 +134,29 @@ def test_guards_that_nothing_measured_passes(written: list[str], expected: list[
 def test_guards_that_do_their_work(written: list[str]) -> None:
     """One that rejects zeros is enough, and others may say other things."""
     assert said_of(with_guards(*written)) == []
+
+
+HOSTILE = [
+    "max(" * 60 + "a" + ",b)" * 60 + " >= b",
+    "(" * 60 + "x" + "*x)" * 60 + " >= 0",
+    "min(a,b)*c+d*e/f <= max(a,b)*c+d*e/f+abs(a)",
+]
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+def test_a_hostile_file_takes_bounded_time(hostile: str) -> None:
+    """However many expressions that are hard to prove: it is refused, or little is tried."""
+    started = time.process_time()
+    said_of(with_expectation("\n      - ".join([f"'{hostile}'"] * (49_000 // len(hostile)))))
+    assert time.process_time() - started < 5
+
+
+def test_more_expressions_than_a_contract_needs_are_refused() -> None:
+    """At the falsifier that is too much; what comes before it is checked."""
+    many = with_expectation("\n      - ".join(["reading < 1"] * 5000))
+    assert said_of(many) == [
+        "13:5: EXPR-001 error: more than 50,000 characters of expressions in one file; no contract needs so many"
+    ]
 
 
 def test_the_old_dialect_has_no_expressions() -> None:

@@ -12,21 +12,38 @@ from aprender.contracts.schema_check import is_version_2
 
 if TYPE_CHECKING:
     from aprender.contracts.expression import Comparison, ExpressionError
+    from aprender.contracts.samples import Effort
 
 Parsed = list[tuple[KeyPath, "Comparison"]]
+
+MAX_CHARACTERS = (
+    50_000  # of all expressions of a file: proving costs time, and a stranger's contract must not take minutes
+)
 
 
 def _expressions(document: Document) -> Iterator[Finding]:
     """EXPR-001: one comparison. EXPR-002: that can come out either way. EXPR-003: zero measurements pass no guards."""
     if not is_version_2(document.data):
         return
+    effort: Effort | None = None
+    characters = 0
     for path, item in items(document, "falsification_tests"):
-        if item.get("expect") or item.get("guards"):
-            yield from _of_falsifier(document, path, item)
+        if not (item.get("expect") or item.get("guards")):
+            continue
+        if effort is None:
+            # Most contracts are of the old dialect: only one with an expression pays for what understands it.
+            from aprender.contracts.samples import Effort
+
+            effort = Effort()
+        characters += sum(len(text) for key in ("expect", "guards") for _, text in entries(item, key))
+        if characters > MAX_CHARACTERS:
+            message = f"more than {MAX_CHARACTERS:,} characters of expressions in one file; no contract needs so many"
+            yield document.finding(path, "EXPR-001", message)
+            return
+        yield from _of_falsifier(document, path, item, effort)
 
 
-def _of_falsifier(document: Document, path: KeyPath, item: dict[str, Any]) -> Iterator[Finding]:
-    # Most contracts are of the old dialect: only one with an expression pays for the modules that understand it.
+def _of_falsifier(document: Document, path: KeyPath, item: dict[str, Any], effort: Effort) -> Iterator[Finding]:
     from aprender.contracts.judge_controls import foregone
 
     guards: Parsed = []
@@ -37,7 +54,7 @@ def _of_falsifier(document: Document, path: KeyPath, item: dict[str, Any]) -> It
     said = set[KeyPath]()
     for found, passed in ((guards, []), (expectations, [guard for _, guard in guards])):
         for at, comparison in found:
-            if reason := foregone(comparison, passed):
+            if reason := foregone(comparison, passed, effort):
                 said.add(at)
                 yield document.finding(at, "EXPR-002", reason)
     yield from _guards(document, path, [guard for guard in guards if guard[0] not in said], complete and not said)
