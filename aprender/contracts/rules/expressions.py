@@ -57,7 +57,8 @@ def _of_falsifier(document: Document, path: KeyPath, item: dict[str, Any], effor
             if reason := foregone(comparison, passed, effort):
                 said.add(at)
                 yield document.finding(at, "EXPR-002", reason)
-    yield from _guards(document, path, [guard for guard in guards if guard[0] not in said], complete and not said)
+    left = [guard for guard in guards if guard[0] not in said]
+    yield from _guards(document, path, left, complete and len(left) == len(guards))
 
 
 def _parse(document: Document, path: KeyPath, item: dict[str, Any], key: str, parsed: Parsed) -> Iterator[Finding]:
