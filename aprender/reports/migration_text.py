@@ -1,0 +1,38 @@
+"""What ``pv migrate`` prints: one line per file, what it could not decide, and with --check a diff."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+
+from aprender.contracts.migrate import Migration
+
+
+def migration_text(migration: Migration, *, check: bool) -> str:
+    """What became of one file."""
+    file = migration.file
+    if migration.problems:
+        listed = (f"{f.file}:{f.line}:{f.column}: {f.rule} {f.message}" for f in migration.problems)
+        what = f"{file}: not migrated and not changed; mend this first"
+        return "\n".join([*listed, f"{what} ({len(migration.problems)} in all)"])
+    if not migration.changed:
+        return f"{file}: is version 2, nothing to do"
+    notes = "".join(f"\n  {note}" for note in migration.notes)
+    return f"{file}: {'would be migrated' if check else 'migrated'} to version 2{notes}"
+
+
+def migration_summary(migrations: Sequence[Migration], *, check: bool) -> str:
+    """The denominators."""
+    changed = sum(one.changed for one in migrations)
+    refused = sum(bool(one.problems) for one in migrations)
+    verb = "would be migrated" if check else "migrated"
+    return f"{len(migrations)} files: {changed} {verb}, {refused} not, {len(migrations) - changed - refused} version 2 before"
+
+
+def migration_diff(migration: Migration) -> str:
+    """A unified diff from the file to what it would be."""
+    before, after = (text.decode("utf-8-sig").splitlines(keepends=True) for text in (migration.before, migration.after))
+    lines = difflib.unified_diff(before, after, f"a/{migration.file}", f"b/{migration.file}")
+    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines).rstrip(
+        "\n"
+    )
