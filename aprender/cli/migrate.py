@@ -49,7 +49,6 @@ def _migration(file: str) -> Migration:
 
 def _write(file: str, content: bytes) -> None:
     """Replace the file's content at once: nobody ever sees half of it, and a link stays a link."""
-
     target = os.path.realpath(file)
     handle, temporary = tempfile.mkstemp(dir=os.path.dirname(target), prefix=f".{os.path.basename(target)}.")
     try:

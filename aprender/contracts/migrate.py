@@ -55,8 +55,7 @@ def migrate(content: bytes, file: str) -> Migration:
 
 def _migrate(content: bytes, file: str) -> Migration:
     document, found = read_bytes(content, file)
-    _refuse(_errors(found))
-    if document is None or not isinstance(document.data, dict) or is_version_2(document.data):
+    if document is None or _errors(found) or not isinstance(document.data, dict) or is_version_2(document.data):
         _refuse(_errors(check_content(content, file).findings))
         return Migration(file, content, content)
     original, done, notes = document, list[Edits](), list[str]()

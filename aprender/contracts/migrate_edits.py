@@ -71,12 +71,14 @@ class Edits:
 
     def replace(self, path: KeyPath, value: Any, text: str) -> None:
         """Put ``text``, which reads as ``value``, where a scalar on one line stands."""
-        node = self._entry(path)[1]
+        key, node = self._entry(path)
         start, end = self._start(node), node.end_mark.index
+        if start == end and key is not None:  # nothing stands there; libyaml's mark may be that of what comes next
+            start = end = self.text.index(":", key.end_mark.index) + 1
+            text = f" {text}"
         if not isinstance(node, ScalarNode) or node.style in ("|", ">") or re.search(r"[\r\n]", self.text[start:end]):
             raise CannotEdit(path, "the value is not on one line; write it so")
-        after_colon = start == end and self.text[start - 1 : start] == ":"
-        self._replace(start, end, f" {text}" if after_colon else text)
+        self._replace(start, end, text)
         self.values[path] = value
 
     def add(self, path: KeyPath, key: str, value: Any) -> None:

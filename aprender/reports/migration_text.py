@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Sequence
 
 from aprender.contracts.migrate import Migration
 
+NO_NEWLINE = "\\ No newline at end of file"
 
 def migration_text(migration: Migration, *, check: bool) -> str:
     """What became of one file."""
@@ -26,13 +28,17 @@ def migration_summary(migrations: Sequence[Migration], *, check: bool) -> str:
     changed = sum(one.changed for one in migrations)
     refused = sum(bool(one.problems) for one in migrations)
     verb = "would be migrated" if check else "migrated"
-    return f"{len(migrations)} files: {changed} {verb}, {refused} not, {len(migrations) - changed - refused} version 2 before"
+    before = len(migrations) - changed - refused
+    return f"{len(migrations)} files: {changed} {verb}, {refused} not, {before} version 2 before"
 
 
 def migration_diff(migration: Migration) -> str:
     """A unified diff from the file to what it would be."""
-    before, after = (text.decode("utf-8-sig").splitlines(keepends=True) for text in (migration.before, migration.after))
-    lines = difflib.unified_diff(before, after, f"a/{migration.file}", f"b/{migration.file}")
-    return "".join(line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n" for line in lines).rstrip(
-        "\n"
-    )
+    file = migration.file.lstrip("/")
+    lines = difflib.unified_diff(_lines(migration.before), _lines(migration.after), f"a/{file}", f"b/{file}")
+    return "".join(line if line.endswith("\n") else f"{line}\n{NO_NEWLINE}\n" for line in lines).rstrip("\n")
+
+
+def _lines(content: bytes) -> list[str]:
+    """The lines as diffs know them: str.splitlines breaks at form feeds and the like, too."""
+    return [line for line in re.split(r"(?<=\n)", content.decode("utf-8-sig")) if line]
