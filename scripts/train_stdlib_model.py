@@ -10,6 +10,7 @@ stored beside it. On 2 CPU cores it takes six to twelve minutes:
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import json
 import math
@@ -19,7 +20,6 @@ import sys
 import time
 from pathlib import Path
 
-import click
 import numpy as np
 import torch
 from planted_losses import held_out_loss, planted_losses
@@ -65,11 +65,8 @@ class Recipe:
     value_bias_std: float = 3.0
 
 
-@click.command(help=__doc__)
-@click.option("--steps", default=1400, show_default=True, help="Optimizer steps.")
-@click.option("--out", type=click.Path(path_type=Path), default=ROOT / "models/qwen2-stdlib-tiny")
-@click.option("--device", default="cpu", show_default=True)
 def main(steps: int, out: Path, device: str) -> None:
+    """Train for ``steps`` optimizer steps on ``device`` and write the checkpoint to the folder ``out``."""
     recipe = Recipe()
     torch.manual_seed(recipe.seed)
     torch.use_deterministic_algorithms(True)
@@ -237,4 +234,8 @@ def save(out: Path, tensors: dict[str, Tensor], tokenizer: Tokenizer, text: Stdl
 
 
 if __name__ == "__main__":
-    main()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--steps", type=int, default=1400, help="optimizer steps (default: 1400)")
+    parser.add_argument("--out", type=Path, default=ROOT / "models/qwen2-stdlib-tiny", help="folder to write")
+    parser.add_argument("--device", default="cpu", help="default: cpu")
+    main(**vars(parser.parse_args()))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from aprender.contracts.contract import Contract
-from aprender.contracts.validate import validate
+from aprender.contracts.load import load
 from aprender.falsify.probe import Options
 from aprender.falsify.record import FalsifierRun
 from aprender.falsify.run import Runner
@@ -130,8 +130,8 @@ class Project:
         self.edit("toyprobes/reading.py", old, new)
 
     def contract(self) -> Contract:
-        result = validate([self.contract_path])
-        assert not result.errors, result.findings
+        result = load([self.contract_path])
+        assert not result.validation.errors, result.validation.findings
         return result.contracts[0]
 
     def run(self, device: str = "cpu") -> FalsifierRun:

@@ -20,7 +20,7 @@ FILE = os.path.join(os.path.dirname(__file__), "schema", "contract.schema.json")
 
 
 class Violation(NamedTuple):
-    """One keyword that a value does not satisfy. ``branches`` holds, for oneOf and anyOf, what each alternative said."""
+    """One keyword that a value does not satisfy. ``branches`` holds, for anyOf, what each alternative said."""
 
     path: KeyPath
     keyword: str
@@ -79,6 +79,9 @@ class Compiler:
             return _accept
         assert isinstance(schema, dict), "a schema 'false' stands only under additionalProperties"
         if "$ref" in schema:
+            beside = schema.keys() - _ANNOTATIONS - {"$ref"}
+            if beside:
+                raise ValueError(f"{', '.join(sorted(beside))} beside $ref: this engine would not apply it")
             return self._reference(schema["$ref"])
         checks = [
             getattr(self, f"_{keyword.lower()}")(schema)
@@ -153,25 +156,20 @@ class Compiler:
 
         return check
 
-    def _alternatives(self, schema: dict[str, Any], keyword: str, *, at_most_one: bool) -> Check:
-        alternatives = [self.compile(alternative) for alternative in schema[keyword]]
+    def _anyof(self, schema: dict[str, Any]) -> Check:
+        alternatives = [self.compile(alternative) for alternative in schema["anyOf"]]
 
         def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
-            branches: list[list[Violation]] = [[] for _ in alternatives]
-            for alternative, said in zip(alternatives, branches, strict=True):
+            branches = []
+            for alternative in alternatives:
+                said: list[Violation] = []
                 alternative(value, path, said)
-            accepted = branches.count([])
-            if accepted == 0 or (at_most_one and accepted > 1):
-                said_by_all = tuple(tuple(said) for said in branches)
-                found.append(Violation(path, keyword, value, schema, said_by_all))
+                if not said:
+                    return
+                branches.append(tuple(said))
+            found.append(Violation(path, "anyOf", value, schema, tuple(branches)))
 
         return check
-
-    def _oneof(self, schema: dict[str, Any]) -> Check:
-        return self._alternatives(schema, "oneOf", at_most_one=True)
-
-    def _anyof(self, schema: dict[str, Any]) -> Check:
-        return self._alternatives(schema, "anyOf", at_most_one=False)
 
     def _type(self, schema: dict[str, Any]) -> Check:
         names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
@@ -197,10 +195,6 @@ class Compiler:
         matches = re.compile(schema["pattern"]).search
         return _simple("pattern", schema, lambda value: value.__class__ is not str or matches(value) is not None)
 
-    def _minlength(self, schema: dict[str, Any]) -> Check:
-        least = schema["minLength"]
-        return _simple("minLength", schema, lambda value: value.__class__ is not str or len(value) >= least)
-
     def _maxlength(self, schema: dict[str, Any]) -> Check:
         most = schema["maxLength"]
         return _simple("maxLength", schema, lambda value: value.__class__ is not str or len(value) <= most)
@@ -220,9 +214,8 @@ class Compiler:
 
 _TOGETHER = frozenset(("properties", "patternProperties", "additionalProperties", "then", "else"))
 _KNOWN = frozenset(
-    ("if", "items", "oneOf", "anyOf", "type", "required", "enum", "const", "pattern", "minLength", "maxLength",
-     "minItems", "minimum", "maximum")
-)  # fmt: skip
+    ("if", "items", "anyOf", "type", "required", "enum", "const", "pattern", "maxLength", "minItems", "minimum", "maximum")
+)
 
 
 def _known(keyword: str) -> bool:

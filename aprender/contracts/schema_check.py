@@ -18,6 +18,7 @@ _TYPE_NAMES = {
 _PATTERN_ADVICE = {
     r"\S": "must not be empty",
     r"^[1-9][0-9]{0,3}[hdw]$": "must be a number of hours, days or weeks, such as 30d",
+    r"^[0-9]{4}-[0-9]{2}-[0-9]{2}$": "must be a date such as 2026-11-22",
     r"^[a-z][a-z0-9_]*$": "must be a slug: lower-case letters, digits and underscores",
     r"^[A-Za-z0-9][A-Za-z0-9._-]*$": "must be letters, digits, '.', '_' and '-'",
     r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$": "must look like package.module:callable",
@@ -128,14 +129,10 @@ def _complaint(violation: Violation) -> str:
             return "must not be an empty list" if schema["minItems"] == 1 else f"needs {schema['minItems']} entries"
         case "maxLength":
             return f"has {len(value)} characters; at most {schema['maxLength']} are allowed"
-        case "minLength":
-            return "must not be empty"
         case "minimum":
             return f"is {_name(value)}; must be at least {schema['minimum']}"
         case "maximum":
             return f"is {_name(value)}; must be at most {schema['maximum']}"
-        case "oneOf":
-            return "fits more than one of its possible forms"
         case _:
             advice = _PATTERN_ADVICE.get(schema["pattern"], f"must match {schema['pattern']}")
             return f"is {_name(value)}; {advice}"

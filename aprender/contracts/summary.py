@@ -12,6 +12,7 @@ class Summary(NamedTuple):
     file: str
     falsifiers: int
     expectations: int
+    version_2: bool
 
 
 class Checked(NamedTuple):
@@ -23,4 +24,4 @@ class Checked(NamedTuple):
 
 def summary_of(document: Document) -> Summary:
     tests = [t for t in document.data.get("falsification_tests") or () if isinstance(t, dict)] if isinstance(document.data, dict) else []
-    return Summary(document.file, len(tests), sum(len(t.get("expect") or ()) for t in tests))
+    return Summary(document.file, len(tests), sum(len(t.get("expect") or ()) for t in tests), isinstance(document.data, dict) and 'schema_version' in document.data)

@@ -54,10 +54,16 @@ def syntax_finding(error: Any, text: str, file: str) -> Finding:
     problem = error.problem or "unreadable"
     if problem == "found unexpected end of stream" and context is not None:
         return _finding(file, context.line + 1, context.column + 1, "the quote that opens here is never closed")
+    if problem == "could not find expected ':'" and context is not None:
+        mark = context  # where the key starts, not where the parser gave up
     line = _line(text, mark.line)
-    character = line[mark.column] if mark.column < len(line) else "the end of the line"
-    if character == "\t" or (problem.startswith("found character") and "\t" in line[: mark.column + 1]):
+    before, character = line[: mark.column], line[mark.column] if mark.column < len(line) else "the end of the line"
+    if character == "\t" or (problem.startswith("found character") and "\t" in before):
         message = "a tab indents this line; YAML takes only spaces"
+    elif character in "]}" and problem in ("did not find expected key", "did not find expected node content"):
+        message = f"this '{character}' closes nothing that is open; quote the value if text is meant"
+    elif problem == "did not find expected key" and before.strip():
+        message = "nothing may follow the value that ends before this; quote the whole value"
     else:
         place = f"{context.line + 1}:{context.column + 1}" if context is not None else "an earlier line"
         sentence = next((ours for theirs, ours in _SENTENCES if theirs in problem), None)

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aprender.contracts.contract import Contract, DefectClass, Falsifier
-from aprender.contracts.validate import validate
+from aprender.contracts.load import load
 from aprender.errors import AprenderError
 from aprender.falsify.judge import Judgement, judge
 from aprender.falsify.probe import Observation, Options, Probe
@@ -27,7 +27,7 @@ from falsifiers.transformer_defects import DEFECTS
 from falsifiers.transformer_system import MODEL, TRANSFORMER, TransformerUnderContract
 
 ROOT = Path(__file__).parents[2]
-(CONTRACT,) = validate([ROOT / "contracts/apr-pretrain-cuda-forward-parity-v1.yaml"]).contracts
+(CONTRACT,) = load([ROOT / "contracts/apr-pretrain-cuda-forward-parity-v1.yaml"]).contracts
 FALSIFIERS = {falsifier.id[-3:]: falsifier for falsifier in CONTRACT.falsifiers}
 PLANTED = [(number, defect) for number, f in FALSIFIERS.items() for defect in f.defect_classes]
 

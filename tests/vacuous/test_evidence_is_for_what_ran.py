@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from aprender.contracts.load import load
 from aprender.contracts.validate import validate
 from aprender.falsify.digest import digest
 from aprender.falsify.evidence import Ledger
@@ -203,7 +204,7 @@ def test_evidence_of_one_contract_is_not_read_for_another(project: Project) -> N
     copy = project.root / "contracts" / "thermometer-v1.b.yaml"
     shutil.copy(project.contract_path, copy)
     project.contract_path.unlink()
-    (standing,) = standings(validate([copy]).contracts)
+    (standing,) = standings(load([copy]).contracts)
     assert standing.verdict is Verdict.TAMPERED
     assert Ledger(project.root / LEDGER).records()[0]["observed_at"] <= datetime.now(UTC).isoformat()
 
@@ -219,6 +220,6 @@ def test_a_contract_that_forgot_its_version_is_an_error_not_passed_over(key: str
 def test_one_id_in_two_contracts_is_an_error(project: Project) -> None:
     """Evidence goes by it."""
     shutil.copy(project.contract_path, project.root / "contracts" / "second.yaml")
-    result = validate([project.root / "contracts"])
-    assert [finding.rule for finding in result.findings] == ["REF-004"]
+    result = load([project.root / "contracts"])
+    assert [finding.rule for finding in result.validation.findings] == ["REF-004"]
     assert len(result.contracts) == 1
