@@ -213,23 +213,21 @@ def _entry_of(node: Any, key: str) -> tuple[Node, Node] | None:
     """The entry ``key`` of a mapping, or of those that it merges."""
     if not isinstance(node, MappingNode):
         return None
-    for entry in node.value:
-        if entry[0].value == key:
-            return entry  # type: ignore[no-any-return]
-    for name, merged in node.value:
-        if name.value == "<<":
-            for source in merged.value if isinstance(merged, SequenceNode) else [merged]:
-                if (entry := _entry_of(source, key)) is not None:
-                    return entry  # type: ignore[no-any-return]
-    return None
+    found: tuple[Node, Node] | None = next((entry for entry in node.value if entry[0].value == key), None)
+    for name, merged in node.value if found is None else ():
+        if name.value == "<<" and found is None:
+            sources = merged.value if isinstance(merged, SequenceNode) else [merged]
+            found = next(filter(None, (_entry_of(source, key) for source in sources)), None)
+    return found
 
 
 def _composed(text: str) -> Node:
     """The nodes of ``text``. It was read before, so it is one document of bounded depth."""
     stand_ins = {ord(mark): "_" for mark in LINE_BREAKS_OF_YAML_1_1}  # libyaml would count them as line breaks
     try:
-        return yaml.compose(text.translate(stand_ins), Loader=yaml.CBaseLoader)  # type: ignore[no-any-return]
+        node = yaml.compose(text.translate(stand_ins), Loader=yaml.CBaseLoader)
     except yaml.YAMLError as error:
-        raise CannotEdit(
-            (), f"the file can't be edited by position: {getattr(error, 'problem', None) or error}"
-        ) from None
+        what = getattr(error, "problem", None) or error
+        raise CannotEdit((), f"the file can't be edited by position: {what}") from None
+    assert node is not None, "an empty file is no contract"
+    return node

@@ -12,7 +12,7 @@ WORDS = (
     "Output sums to 1",
     "loss: falls",
     "it's 100% # sure",
-    "σ(x) > 0",
+    "é: x ≥ 0",
     "true",
     "12",
     "two\nlines",
@@ -30,15 +30,18 @@ def old_contracts(draw: Draw) -> str:
 @st.composite
 def _documents(draw: Draw) -> dict[str, Any]:
     text = st.sampled_from(WORDS)
-    metadata = {
+    metadata: dict[str, Any] = {
         "version": "1.0.0",
         "description": draw(text),
         "references": draw(st.lists(text, min_size=1, max_size=3)),
     }
-    metadata |= draw(
-        st.sampled_from([{}, {"registry": True}, {"registry": True, "kind": "kernel"}, {"registry": False}])
-    )
-    metadata.setdefault("kind", "pattern") if metadata.get("registry") is not True else None
+    kinds: list[dict[str, Any]] = [
+        {"kind": "pattern"},
+        {"registry": True},
+        {"registry": True, "kind": "kernel"},
+        {"registry": False, "kind": "registry"},
+    ]
+    metadata |= draw(st.sampled_from(kinds))
     metadata |= _some(
         draw, {"status": "VERIFIED", "last_modified": "today", "epic": 12, "author": None, "lessons": ["a"]}
     )
@@ -65,7 +68,13 @@ def _falsifier(draw: Draw, number: int) -> dict[str, Any]:
         draw(st.sampled_from(pair))
         for pair in (("rule", "description"), ("prediction", "expected"), ("if_fails", "fails_if"))
     ]
-    more = {"test": "pytest", "command": "make", "status": "VERIFIED", "mutation": {"op": "+"}, "name": None}
+    more: dict[str, Any] = {
+        "test": "pytest",
+        "command": "make",
+        "status": "VERIFIED",
+        "mutation": {"op": "+"},
+        "name": None,
+    }
     classes = ["no_mask", {"bias_dropped": "it was lost"}, "bias_twice: added again"]
     more["counter_example_classes"] = classes
     return {"id": f"FALSIFY-{number}", **{name: draw(st.sampled_from(WORDS)) for name in names}, **_some(draw, more)}
