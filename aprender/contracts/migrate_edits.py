@@ -50,6 +50,7 @@ class Edits:
         found = _LINE_BREAK.search(self.text)
         self.newline = found[0] if found else "\n"
         self.root = _composed(self.text)
+        self.entries: dict[int, dict[str, tuple[Node, Node]]] = {}
         self.replacements: dict[Replacement, None] = {}
         self.keys: dict[KeyPath, str] = {}
         self.values: dict[KeyPath, Any] = {}
@@ -74,7 +75,7 @@ class Edits:
         key, node = self._entry(path)
         start, end = self._start(node), node.end_mark.index
         if start == end and key is not None:  # nothing stands there; libyaml's mark may be that of what comes next
-            start = end = self.text.index(":", key.end_mark.index) + 1
+            start = end = self.text.find(":", key.end_mark.index) + 1
             text = f" {text}"
         if not isinstance(node, ScalarNode) or node.style in ("|", ">") or re.search(r"[\r\n]", self.text[start:end]):
             raise CannotEdit(path, "the value is not on one line; write it so")
@@ -175,11 +176,23 @@ class Edits:
             if isinstance(node, SequenceNode) and isinstance(step, int):
                 key, node = None, node.value[step]
                 continue
-            entry = _entry_of(node, str(step))
+            entry = self._entries(node).get(str(step)) if isinstance(node, MappingNode) else None
             if entry is None:
                 raise CannotEdit(path, "the key is not written out in plain text")
             key, node = entry
         return key, node
+
+    def _entries(self, node: MappingNode) -> dict[str, tuple[Node, Node]]:
+        """The entries of a mapping by key, those that it merges among them: its own keys win, then earlier sources."""
+        if id(node) not in self.entries:
+            found: dict[str, tuple[Node, Node]] = {}
+            for name, merged in node.value:
+                if name.value == "<<":
+                    sources = merged.value if isinstance(merged, SequenceNode) else [merged]
+                    for source in filter(lambda source: isinstance(source, MappingNode), sources):
+                        found = {**self._entries(source), **found}
+            self.entries[id(node)] = {**found, **{key.value: (key, value) for key, value in node.value}}
+        return self.entries[id(node)]
 
     def _rebuilt(self, value: Any, path: KeyPath) -> Any:
         if path in self.values:
@@ -207,18 +220,6 @@ def read_again(text: str, file: str) -> Document | None:
     """The changed text as a document; None where it can't be read any more."""
     document, findings = read_text(text, file)
     return None if any(finding.severity == "error" for finding in findings) else document
-
-
-def _entry_of(node: Any, key: str) -> tuple[Node, Node] | None:
-    """The entry ``key`` of a mapping, or of those that it merges."""
-    if not isinstance(node, MappingNode):
-        return None
-    found: tuple[Node, Node] | None = next((entry for entry in node.value if entry[0].value == key), None)
-    for name, merged in node.value if found is None else ():
-        if name.value == "<<" and found is None:
-            sources = merged.value if isinstance(merged, SequenceNode) else [merged]
-            found = next(filter(None, (_entry_of(source, key) for source in sources)), None)
-    return found
 
 
 def _composed(text: str) -> Any:

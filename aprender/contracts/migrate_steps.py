@@ -110,12 +110,16 @@ def _named_obligations(edits: Edits) -> Iterator[str]:
     """Obligations get an id from what they claim, and the type that they are taken for."""
     obligations = list(_items(edits, "proof_obligations"))
     taken = {item["id"] for _, item in obligations if isinstance(item.get("id"), str)}
+    times: Counter[str] = Counter()
     names: dict[str, str] = {}
     for path, item in obligations:
         claim = item.get("property")
         name = item.get("id")
         if name is None and isinstance(claim, str) and (slug := _slug(claim)):
-            name = next(n for n in (slug, *(f"{slug}-{i}" for i in range(2, len(obligations) + 2))) if n not in taken)
+            name = slug
+            while name in taken:
+                times[slug] += 1
+                name = f"{slug}-{times[slug] + 1}"
             taken.add(name)
             if "id" in item:
                 edits.replace((*path, "id"), name, written(name))

@@ -174,6 +174,6 @@ def test_the_python_files_are_tidy(made: Path) -> None:
     for command in (["format", "--check"], ["check"]):
         done = subprocess.run(
             [sys.executable, "-m", "ruff", *command, "--isolated", "--line-length", "120", str(made)],
-            capture_output=True, text=True, check=False,
+            cwd=made, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert done.returncode == 0, done.stdout
