@@ -1,4 +1,4 @@
-"""``pv gate``: exit 0 only if every ship-blocking falsifier has fresh GREEN evidence. Needs no GPU and runs no probe."""
+"""``pv gate``: exit 0 only if every ship-blocking falsifier has fresh GREEN evidence. Runs no probe, needs no GPU."""
 
 from __future__ import annotations
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aprender.contracts.change import Change, same
-from aprender.contracts.reader import Document
+from aprender.contracts.document import Document
 
 
 def explain(changes: Sequence[Change], old_data: dict[str, Any], new: Document) -> list[Change]:

@@ -1,7 +1,7 @@
 """What was found in files that have not changed: one file per set of paths in the user's cache folder.
 
-An entry goes by the digest of a file's bytes; the whole goes by the digest of this tool (its code, schema, version), the
-Python that runs it and today's date (some rules ask whether a date has passed). A pack that is damaged, of another
+An entry goes by the digest of a file's bytes; the whole goes by the digest of this tool (its code, schema, version),
+the Python that runs it and today's date (some rules ask whether a date has passed). A pack that is damaged, of another
 version or unreadable is as good as none: the files are validated again. Writing is atomic; the last of several
 concurrent runs wins, and any of them is right.
 """

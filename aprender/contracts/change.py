@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 from aprender.contracts.bounds import comparison_or_none, relation
-from aprender.contracts.reader import Document
+from aprender.contracts.document import Document
 
 Kind = Literal["tightened", "weakened", "neutral"]
 Path = tuple[str | int, ...]

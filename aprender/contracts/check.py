@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from aprender.contracts.document import Document
 from aprender.contracts.files import read_content
-from aprender.contracts.findings import Finding
+from aprender.contracts.findings import MAX_FINDINGS, Finding
 from aprender.contracts.plugins import plugin_findings
 from aprender.contracts.reader import read_bytes
 from aprender.contracts.rules import check_rules
 from aprender.contracts.schema_check import check_schema
 from aprender.contracts.summary import Checked, summary_of
 from aprender.contracts.syntax import lines_of
-
-MAX_FINDINGS = 1000  # per file; more than this helps nobody, and a hostile file must not fill the memory
 
 # Rules that say that something is missing: after a syntax error it may stand in the part that was not read.
 _SAY_WHAT_IS_MISSING = (
@@ -45,9 +43,9 @@ def _in_order(findings: list[Finding], content: bytes, document: Document | None
     findings = sorted(findings, key=lambda finding: (finding.line, finding.column, finding.rule))
     if not findings:
         return findings
-    if (left_out := len(findings) - MAX_FINDINGS) > 0:
+    if len(findings) > MAX_FINDINGS:
         last = findings[MAX_FINDINGS - 1]
-        message = f"{left_out:,} more findings are not shown; mend these first"
+        message = f"there are more than {MAX_FINDINGS:,} findings; mend these first"
         findings[MAX_FINDINGS:] = [last._replace(rule="YAML-004", severity="error", message=message)]
     lines = lines_of(document.text if document else content.decode("utf-8", "replace"))
     return [

@@ -8,9 +8,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from aprender.contracts.document import Document
 from aprender.contracts.expression import Comparison, parse
 from aprender.contracts.findings import Position
-from aprender.contracts.document import Document
 
 _HOURS = {"h": 1, "d": 24, "w": 168}
 

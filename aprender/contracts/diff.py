@@ -13,7 +13,7 @@ from aprender.contracts.amendments import explain
 from aprender.contracts.bounds import relation
 from aprender.contracts.change import Change, Kind, Pair, Path, Record, same
 from aprender.contracts.diff_falsifier import compare_falsifier
-from aprender.contracts.reader import Document
+from aprender.contracts.document import Document
 
 LEVELS = ("none", "patch", "minor", "major")
 _HOURS = {"h": 1, "d": 24, "w": 168}

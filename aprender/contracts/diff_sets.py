@@ -5,7 +5,7 @@ from __future__ import annotations
 from aprender.contracts.amendments import explain
 from aprender.contracts.change import Change, Kind
 from aprender.contracts.diff import Diff, diff
-from aprender.contracts.reader import Document
+from aprender.contracts.document import Document
 from aprender.contracts.revisions import Side, document_of, side_of
 from aprender.contracts.validate import NothingToDo
 

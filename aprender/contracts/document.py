@@ -62,6 +62,6 @@ class Document:
                 break
             key_mark, mark = places[step] if isinstance(value, dict) else (places[step], places[step])
             value = value[step]
-        if mark is None:
+        if mark is None or key_mark is None:
             return Position(1, 1), Position(1, 1)
         return Position(key_mark.line + 1, key_mark.column + 1), Position(mark.line + 1, mark.column + 1)

@@ -7,6 +7,8 @@ from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning"]
 
+MAX_FINDINGS = 1000  # per file; more helps nobody, and a hostile file must fill neither memory nor minutes
+
 
 class Position(NamedTuple):
     """A place in a text file; line and column count from 1, columns in code points."""

@@ -14,7 +14,7 @@ import re
 from typing import Any
 
 import yaml
-from yaml.cyaml import CParser
+from yaml.cyaml import CParser  # type: ignore[attr-defined]
 from yaml.events import (
     AliasEvent,
     DocumentEndEvent,
@@ -41,9 +41,9 @@ _NOT_ALWAYS_TEXT = frozenset("-+.0123456789~nNtTfF")  # how a plain scalar start
 _INT = re.compile(r"[-+]?[0-9]+\Z")
 _BASED_INT = re.compile(r"0o[0-7]+\Z|0x[0-9a-fA-F]+\Z")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?\Z")
-_NON_FINITE = {
-    f"{sign}.{word}": math.inf for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")
-} | dict.fromkeys((".nan", ".NaN", ".NAN"), math.nan)
+_NON_FINITE = {f"{sign}.{word}": math.inf for sign in ("", "+", "-") for word in ("inf", "Inf", "INF")} | dict.fromkeys(
+    (".nan", ".NaN", ".NAN"), math.nan
+)
 _WORDS = dict.fromkeys(("", "~", "null", "Null", "NULL")) | {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
@@ -243,7 +243,8 @@ class _Builder:
             self.merging.add(id(self.container))
         if key in self.container:
             first = self.places[key][0]
-            message = f"key '{key}' stands twice in this mapping, first at {first.line + 1}:{first.column + 1}; keep one"
+            where = f"first at {first.line + 1}:{first.column + 1}"
+            message = f"key '{key}' stands twice in this mapping, {where}; keep one"
             self.findings.append(self._at(event, "SCHEMA-020", message))
             key = _DROPPED
         self.key, self.key_mark = key, event.start_mark
@@ -251,7 +252,7 @@ class _Builder:
     def _merge(self, mapping: dict[str, Any]) -> None:
         """Resolve ``<<`` (https://yaml.org/type/merge.html): the mapping's own keys win, then earlier sources."""
         places = self.document.places[id(mapping)]
-        merged, (key_mark, mark) = mapping.pop("<<"), places.pop("<<")
+        merged, (key_mark, _) = mapping.pop("<<"), places.pop("<<")
         for source in merged if isinstance(merged, list) else [merged]:
             if not isinstance(source, dict):
                 message = "a merge key (<<) takes a mapping or a list of mappings"

@@ -8,8 +8,9 @@ import subprocess
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
+from aprender.contracts.document import Document
 from aprender.contracts.findings import did_you_mean
-from aprender.contracts.reader import Document, read_text
+from aprender.contracts.reader import read_text
 from aprender.contracts.validate import NothingToDo
 from aprender.errors import AprenderError
 

@@ -77,7 +77,8 @@ class Compiler:
         """One check for all keywords of ``schema``. Raises ValueError for a keyword that is not known."""
         if schema is True or schema == {}:
             return _accept
-        assert isinstance(schema, dict), "a schema 'false' stands only under additionalProperties"
+        if not isinstance(schema, dict):
+            raise ValueError("'false' as a schema: this engine takes it only under additionalProperties")
         if "$ref" in schema:
             beside = schema.keys() - _ANNOTATIONS - {"$ref"}
             if beside:
@@ -179,9 +180,9 @@ class Compiler:
     def _required(self, schema: dict[str, Any]) -> Check:
         def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
             if value.__class__ is dict:
-                for key in schema["required"]:
-                    if key not in value:
-                        found.append(Violation((*path, key), "required", value, schema))
+                found.extend(
+                    Violation((*path, key), "required", value, schema) for key in schema["required"] if key not in value
+                )
 
         return check
 
@@ -214,7 +215,20 @@ class Compiler:
 
 _TOGETHER = frozenset(("properties", "patternProperties", "additionalProperties", "then", "else"))
 _KNOWN = frozenset(
-    ("if", "items", "anyOf", "type", "required", "enum", "const", "pattern", "maxLength", "minItems", "minimum", "maximum")
+    (
+        "if",
+        "items",
+        "anyOf",
+        "type",
+        "required",
+        "enum",
+        "const",
+        "pattern",
+        "maxLength",
+        "minItems",
+        "minimum",
+        "maximum",
+    )
 )
 
 

@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
+from itertools import islice
 from typing import Any
 
 from aprender.contracts.document import Document, KeyPath
-from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.findings import MAX_FINDINGS, Finding, did_you_mean
 from aprender.contracts.schema import Violation, violations
 
-HINTS = 20  # suggestions per file: a file with more unknown keys than this is no contract with a typing error
+# The blocks that SCHEMA-019 knows: those of the published contract, and the one that tests had before they had a name.
+_BLOCKS = (
+    "metadata", "equations", "proof_obligations", "kernel_structure", "simd_dispatch", "enforcement",
+    "falsification_tests", "kani_harnesses", "qa_gate", "verification_summary", "type_invariants", "coq_spec", "beat",
+    "stories", "falsification", "parity",
+)  # fmt: skip
+_LONGEST_KEY = 40  # of a key that may be a misspelt block
+HINTS = 200  # suggestions per file: a file with more unknown keys than this is no contract with a typing error
 
 _TYPE_NAMES = {
     "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
@@ -30,19 +39,45 @@ def is_version_2(data: Any) -> bool:
     return isinstance(data, dict) and "schema_version" in data
 
 
+def is_manifest(data: Any) -> bool:
+    """Whether the document is a publish manifest, which no contract schema is about."""
+    return isinstance(data, dict) and "metadata" not in data and "model_id" in data and "provenance" in data
+
+
+def near_block(key: str) -> str | None:
+    """The block that an unknown top-level ``key`` misspells by case, separators or a plural ending; else None."""
+    if key in _BLOCKS or len(key) > _LONGEST_KEY:
+        return None
+    blocks = _block_of_form()
+    block = next((blocks[form] for form in _forms(key) if form in blocks), None)
+    return "falsification_tests" if block == "falsification" else block
+
+
+@cache
+def _block_of_form() -> dict[str, str]:
+    return {form: key for key in _BLOCKS for form in _forms(key)}
+
+
+def _forms(key: str) -> tuple[str, ...]:
+    squashed = "".join(character for character in key.lower() if character.isascii() and character.isalnum())
+    return tuple(filter(None, (squashed, squashed.removesuffix("es"), squashed.removesuffix("s"))))
+
+
 def check_schema(document: Document) -> tuple[list[Finding], Document]:
     """All violations of the schema of the document's dialect, and what is left to look at beyond them.
 
     The second document lacks every value of the wrong type (in a list, None stands in its place): the rules can go on
     without meeting one.
     """
+    if is_manifest(document.data):
+        return [], document
     found = [meant for violation in violations(document.data) for meant in _meant(violation)]
     if not found:
         return [], document
     if document.incomplete:
         found = [violation for violation in found if not _may_follow(document, violation)]
     sentences = _Sentences(document)
-    findings = [finding for violation in found for finding in sentences.findings(violation)]
+    findings = list(islice((f for violation in found for f in sentences.findings(violation)), MAX_FINDINGS + 1))
     wrong = {violation.path for violation in found if violation.keyword == "type"}
     return findings, document.sound(_without(document.data, (), wrong)) if wrong else document
 
@@ -104,6 +139,8 @@ class _Sentences:
         for key in violation.value:
             if key in known or key.startswith("x-"):
                 continue
+            if not violation.path and (key == "kind" or near_block(key)):
+                continue  # SCHEMA-018 and SCHEMA-019 say more
             self.hints -= 1
             hint = did_you_mean(key, valid) if self.hints >= 0 else ""
             if self.strict:

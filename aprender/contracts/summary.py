@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from aprender.contracts.document import Document
 from aprender.contracts.findings import Finding
@@ -23,5 +23,14 @@ class Checked(NamedTuple):
 
 
 def summary_of(document: Document) -> Summary:
-    tests = [t for t in document.data.get("falsification_tests") or () if isinstance(t, dict)] if isinstance(document.data, dict) else []
-    return Summary(document.file, len(tests), sum(len(t.get("expect") or ()) for t in tests), isinstance(document.data, dict) and 'schema_version' in document.data)
+    tests = (
+        [t for t in document.data.get("falsification_tests") or () if isinstance(t, dict)]
+        if isinstance(document.data, dict)
+        else []
+    )
+    return Summary(
+        document.file,
+        len(tests),
+        sum(len(t.get("expect") or ()) for t in tests),
+        isinstance(document.data, dict) and "schema_version" in document.data,
+    )

@@ -13,33 +13,58 @@ _SENTENCES = (
     ("found character that cannot start any token", "{character} can't start a value here; quote the value"),
     ("found a tab character that violates indentation", "a tab indents this line; YAML takes only spaces"),
     ("found a tab character where an indentation space is expected", "a tab indents this line; YAML takes only spaces"),
-    ("mapping values are not allowed in this context", "a ':' followed by a blank stands in an unquoted value, "
-     "or the line is indented too far; quote the value or move the line"),
-    ("block sequence entries are not allowed in this context", "a '- ' stands where no list can start; "
-     "put the list on its own lines below the key"),
-    ("could not find expected ':'", "this line was read as a key, but no ':' follows; is a ':', a quote or indentation "
-     "missing?"),
-    ("did not find expected key", "this line fits no level of the block that it should belong to; check its "
-     "indentation, and the quotes and brackets above it"),
-    ("did not find expected '-' indicator", "this line fits no level of the list that it should belong to; check its "
-     "indentation"),
-    ("did not find expected ',' or ']'", "the list opened at {context} is not closed: ',' or ']' is missing before this"),
-    ("did not find expected ',' or '}'", "the mapping opened at {context} is not closed: ',' or '}}' is missing before this"),
+    (
+        "mapping values are not allowed in this context",
+        "a ':' followed by a blank stands in an unquoted value, or the line is indented too far; "
+        + "quote the value or move the line",
+    ),
+    (
+        "block sequence entries are not allowed in this context",
+        "a '- ' stands where no list can start; put the list on its own lines below the key",
+    ),
+    (
+        "could not find expected ':'",
+        "this line was read as a key, but no ':' follows; is a ':', a quote or indentation missing?",
+    ),
+    (
+        "did not find expected key",
+        "this line fits no level of the block that it should belong to; check its indentation, "
+        + "and the quotes and brackets above it",
+    ),
+    (
+        "did not find expected '-' indicator",
+        "this line fits no level of the list that it should belong to; check its indentation",
+    ),
+    (
+        "did not find expected ',' or ']'",
+        "the list opened at {context} is not closed: ',' or ']' is missing before this",
+    ),
+    (
+        "did not find expected ',' or '}'",
+        "the mapping opened at {context} is not closed: ',' or '}}' is missing before this",
+    ),
     ("found unknown escape character", "no such escape in double quotes; use single quotes, or '\\\\' for a backslash"),
     ("found undefined tag handle", "'!' starts a tag; quote the value if text is meant"),
-    ("did not find expected alphabetic or numeric character", "'&' and '*' start an anchor or alias; quote the value if "
-     "text is meant"),
+    (
+        "did not find expected alphabetic or numeric character",
+        "'&' and '*' start an anchor or alias; quote the value if text is meant",
+    ),
     ("did not find expected hexdecimal number", "an escape in double quotes lacks its hexadecimal digits"),
     ("found invalid Unicode character escape code", "this escape is no Unicode character"),
     ("did not find expected comment or line break", "only a comment may follow here; put the text on the next line"),
     ("found extra document", "a second document starts here; one file holds one contract"),
-    ("did not find expected <document start>", "something stands after the end of the document; one file holds one "
-     "contract"),
-    ("found unexpected document indicator", "'---' or '...' stands inside of a quoted value; is the quote above closed?"),
+    (
+        "did not find expected <document start>",
+        "something stands after the end of the document; one file holds one contract",
+    ),
+    (
+        "found unexpected document indicator",
+        "'---' or '...' stands inside of a quoted value; is the quote above closed?",
+    ),
     ("did not find expected node content", "a value is missing before this"),
     ("did not find the expected '>'", "the tag that starts with '!<' has no '>'"),
     ("did not find expected whitespace or line break", "a blank is missing after the tag or anchor"),
-)  # fmt: skip
+)
 
 
 def syntax_finding(error: Any, text: str, file: str) -> Finding:

@@ -1,247 +1,48 @@
 """What the schema can't say: the published rules, and the rules between fields of a version 2 contract.
 
-The published ids and severities stay as they are for contracts of the old dialect; rules of the families
-REF, EXPR, TEETH and CODE are new and hold for ``schema_version: 2``. Rules see only documents whose shape the
-schema accepts.
+Each module holds the rules of one subject in its ``RULES``. The published ids, conditions and severities are the same
+in both dialects; what version 2 adds never gives more than a warning on the old one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import suppress
-from random import Random
-from typing import Any
+from itertools import islice
 
-from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
-from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.document import Document, KeyPath
-from aprender.contracts.schema_check import is_version_2
+from aprender.contracts.document import Document
+from aprender.contracts.findings import MAX_FINDINGS, Finding
+from aprender.contracts.rules import (
+    beat,
+    crux,
+    expressions,
+    kaizen,
+    manifest,
+    obligations,
+    parity,
+    published,
+    references,
+    teeth,
+    top_level,
+)
+from aprender.contracts.rules.common import Rule
+from aprender.contracts.schema_check import is_manifest
+
+RULES: tuple[Rule, ...] = (
+    *published.RULES,
+    *obligations.RULES,
+    *top_level.RULES,
+    *crux.RULES,
+    *beat.RULES,
+    *kaizen.RULES,
+    *parity.RULES,
+    *references.RULES,
+    *expressions.RULES,
+    *teeth.RULES,
+)
 
 
 def check_rules(document: Document) -> list[Finding]:
     """All violations of all rules. ``document`` holds no value of the wrong shape, but anything may be missing."""
     if not isinstance(document.data, dict):
         return []
-    rules = [_metadata, _equations, _obligations, _falsifiers, _kani, _provability]
-    if not is_version_2(document.data):
-        rules.append(_forgotten_version)
-    else:
-        rules += [_references, _expressions, _teeth, _code_under_contract]
-    return [finding for rule in rules for finding in rule(document)]
-
-
-def _is_kernel(data: dict[str, Any]) -> bool:
-    metadata = data.get("metadata", {})
-    return metadata.get("kind", "kernel") == "kernel" and not metadata.get("registry", False)
-
-
-def _items(document: Document, key: str) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    for index, item in enumerate(document.data.get(key) or []):
-        if isinstance(item, dict):
-            yield (key, index), item
-
-
-def _entries(item: dict[str, Any], key: str) -> Iterator[tuple[int, Any]]:
-    """The entries of a list in ``item`` that have the right shape, with their indices."""
-    return ((index, entry) for index, entry in enumerate(item.get(key) or ()) if entry is not None)
-
-
-def _name(item: dict[str, Any]) -> str:
-    name: str = item.get("id", "this entry")
-    return name
-
-
-def _empty(value: Any) -> bool:
-    return value is None or value == ""
-
-
-def _is_missing(document: Document, item: dict[str, Any], key: str) -> bool:
-    """Whether the strict schema has said already that the key is missing or misshapen."""
-    return is_version_2(document.data) and key not in item
-
-
-def _metadata(document: Document) -> Iterator[Finding]:
-    metadata = document.data.get("metadata", {})
-    if metadata.get("references") == [] or ("references" not in metadata and not is_version_2(document.data)):
-        yield document.finding(("metadata", "references"), "SCHEMA-001", "metadata.references is empty: name a source")
-    if metadata.get("version") == "":
-        yield document.finding(("metadata", "version"), "SCHEMA-002", "metadata.version is empty")
-    if _is_kernel(document.data) and not document.data.get("qa_gate"):
-        yield document.finding((), "SCHEMA-013", "no qa_gate block", warning=True)
-
-
-def _equations(document: Document) -> Iterator[Finding]:
-    equations = document.data.get("equations") or {}
-    if not _is_kernel(document.data):
-        return
-    if not equations:
-        yield document.finding((), "SCHEMA-003", "no equations: a contract of kind kernel states at least one")
-    entries = equations.items() if isinstance(equations, dict) else enumerate(equations)
-    for name, equation in entries:
-        if isinstance(equation, dict) and _empty(equation.get("formula")):
-            yield document.finding(("equations", name), "SCHEMA-004", f"equation '{name}' has no formula")
-
-
-def _obligations(document: Document) -> Iterator[Finding]:
-    formals: dict[str, KeyPath] = {}
-    for path, item in _items(document, "proof_obligations"):
-        if _empty(item.get("property", item.get("statement"))) and not _is_missing(document, item, "property"):
-            yield document.finding(path, "SCHEMA-005", "proof obligation has an empty property")
-        formal = item.get("formal")
-        if isinstance(formal, str) and formal in formals:
-            first = document.position(formals[formal])
-            message = f"the same formal text as the obligation at {first.line}:{first.column}"
-            yield document.finding((*path, "formal"), "SCHEMA-006", message, warning=True)
-        elif isinstance(formal, str) and formal:
-            formals[formal] = path
-
-
-def _falsifiers(document: Document) -> Iterator[Finding]:
-    yield from _unique_ids(document, "falsification_tests", "SCHEMA-007")
-    for path, item in _items(document, "falsification_tests"):
-        if _empty(item.get("prediction", item.get("expected"))) and not _is_missing(document, item, "prediction"):
-            yield document.finding((*path, "prediction"), "SCHEMA-008", f"{_name(item)} predicts nothing")
-        if _empty(item.get("if_fails", item.get("fails_if"))) and not _is_missing(document, item, "if_fails"):
-            message = f"{_name(item)} does not say where to look if it fails"
-            yield document.finding((*path, "if_fails"), "SCHEMA-009", message, warning=True)
-
-
-def _kani(document: Document) -> Iterator[Finding]:
-    yield from _unique_ids(document, "kani_harnesses", "SCHEMA-010")
-    for path, item in _items(document, "kani_harnesses"):
-        if _empty(item.get("obligation")):
-            yield document.finding(path, "SCHEMA-011", f"kani harness {_name(item)} names no obligation")
-        if item.get("bound") is None:
-            yield document.finding(path, "SCHEMA-012", f"kani harness {_name(item)} has no bound", warning=True)
-
-
-def _provability(document: Document) -> Iterator[Finding]:
-    if not _is_kernel(document.data):
-        return
-    assumed = "" if "kind" in document.data.get("metadata", {}) else " (kind is absent: kernel assumed)"
-    for key in ("proof_obligations", "falsification_tests", "kani_harnesses"):
-        if not document.data.get(key):
-            yield document.finding((), "PROVABILITY-001", f"a kernel contract needs {key}{assumed}")
-    tests, obligations = (len(document.data.get(k) or []) for k in ("falsification_tests", "proof_obligations"))
-    if tests < obligations:
-        message = f"{tests} falsification_tests for {obligations} proof_obligations: at least as many are needed"
-        yield document.finding(("falsification_tests",), "PROVABILITY-001", message)
-
-
-def _unique_ids(document: Document, key: str, rule: str) -> Iterator[Finding]:
-    seen: dict[str, KeyPath] = {}
-    for path, item in _items(document, key):
-        if "id" not in item:
-            continue
-        if item["id"] in seen:
-            first = document.position((*seen[item["id"]], "id"))
-            message = f"id '{item['id']}' is taken by the entry at {first.line}:{first.column}"
-            yield document.finding((*path, "id"), rule, message)
-        seen.setdefault(item["id"], path)
-
-
-def _references(document: Document) -> Iterator[Finding]:
-    """REF-001: ``covers`` resolves. REF-002: every obligation is covered by a named falsifier."""
-    yield from _unique_ids(document, "proof_obligations", "REF-003")
-    obligations = {item["id"]: path for path, item in _items(document, "proof_obligations") if "id" in item}
-    covered: set[str] = set()
-    for path, item in _items(document, "falsification_tests"):
-        for index, name in _entries(item, "covers"):
-            covered.add(name)
-            if name not in obligations:
-                known = ", ".join(obligations) or "none"
-                message = f"no proof obligation '{name}'.{did_you_mean(name, obligations)} Known: {known}"
-                yield document.finding((*path, "covers", index), "REF-001", message)
-    for name in (name for name in obligations if name not in covered):
-        message = f"no falsifier covers obligation '{name}'"
-        yield document.finding(obligations[name], "REF-002", message, warning=True)
-
-
-def _parsed(document: Document, path: KeyPath, item: dict[str, Any], key: str) -> Iterator[tuple[KeyPath, Any]]:
-    for index, text in _entries(item, key):
-        try:
-            yield (*path, key, index), parse(text)
-        except ExpressionError as error:
-            yield (*path, key, index), error
-
-
-def _expressions(document: Document) -> Iterator[Finding]:
-    """EXPR-001: each expectation and guard is one comparison. EXPR-002: and can come out either way."""
-    for path, item in _items(document, "falsification_tests"):
-        for key in ("expect", "guards"):
-            for at, parsed in _parsed(document, path, item, key):
-                if isinstance(parsed, ExpressionError):
-                    yield document.finding(at, "EXPR-001", f"{parsed} (character {parsed.column} of the expression)")
-                elif reason := _vacuous(parsed):
-                    yield document.finding(at, "EXPR-002", reason)
-
-
-def _forgotten_version(document: Document) -> Iterator[Finding]:
-    """SCHEMA-103: a contract that means to be executable is never passed over for a missing or mistyped key."""
-    near = next((key for key in document.data if did_you_mean(key, ["schema_version"])), None)
-    used = {key for key in ("code_under_contract", "valid_for") if key in document.data}
-    for _, item in _items(document, "falsification_tests"):
-        used |= item.keys() & {"probe", "expect", "guards", "gate_requires"}
-    if near or used:
-        what = f"'{near}' looks like schema_version" if near else f"version 2 keys ({', '.join(sorted(used))})"
-        message = f"{what}, but there is no 'schema_version: 2': it would never be run"
-        yield document.finding((near,) if near else (), "SCHEMA-103", message, key=True)
-
-
-# Values that an observation may take: both signs, zero, small and large, and (by chance) equal to one another.
-_SAMPLES = (-1e6, -3.7, -1.0, -0.5, 0.0, 1e-9, 0.5, 1.0, 2.3, 7.0, 1e3, 1e6)
-
-
-def _vacuous(comparison: Comparison) -> str | None:
-    left, right = comparison.side_texts()
-    if not comparison.names:
-        return "compares constants: no observation can change the outcome"
-    if left == right:
-        return f"compares '{left}' with itself: no observation can change the outcome"
-    outcomes = _sampled_outcomes(comparison)
-    if outcomes == {True} and comparison.symbol != "!=":
-        return "holds of every observation that was tried: nothing can violate it"
-    if outcomes == {False} and comparison.symbol != "==":
-        return "holds of no observation that was tried: nothing can satisfy it"
-    return None
-
-
-def _sampled_outcomes(comparison: Comparison) -> set[bool]:
-    """Whether the comparison held of each of 300 synthetic observations that give both sides a value."""
-    random = Random(0)  # noqa: S311 - a fixed sample, no secret
-    values = [*_SAMPLES, *comparison.constants]
-    outcomes: set[bool] = set()
-    for _ in range(300):
-        with suppress(EvaluationError):
-            outcomes.add(comparison.evaluate({name: random.choice(values) for name in sorted(comparison.names)}).holds)
-    return outcomes
-
-
-def _teeth(document: Document) -> Iterator[Finding]:
-    """TEETH-001: ship-blocking means executable. TEETH-002: ``violates`` resolves. TEETH-003: classes are unique."""
-    for path, item in _items(document, "falsification_tests"):
-        needed = ("probe", "expect", "guards", "counter_example_classes")
-        missing = [key for key in needed if key not in item]
-        if item.get("ship_blocking") and missing:
-            yield document.finding(path, "TEETH-001", f"{_name(item)} is ship-blocking but has no {', '.join(missing)}")
-        elif "probe" in item and "expect" not in item:
-            yield document.finding(path, "TEETH-001", f"{_name(item)} has a probe but expects nothing of it")
-        seen: set[str] = set()
-        for index, entry in _entries(item, "counter_example_classes"):
-            at = (*path, "counter_example_classes", index)
-            name = entry if isinstance(entry, str) else entry.get("class")
-            if name is not None and name in seen:
-                yield document.finding(at, "TEETH-003", f"defect class '{name}' is listed twice")
-            seen.add(name or "")
-            for text in [] if isinstance(entry, str) else entry.get("violates", ()):
-                if text not in item.get("expect", ()):
-                    hint = did_you_mean(text, item.get("expect", ()))
-                    message = f"'{text}' is no entry of expect.{hint} Copy one to the letter"
-                    yield document.finding(at, "TEETH-002", message)
-
-
-def _code_under_contract(document: Document) -> Iterator[Finding]:
-    """CODE-001: a contract with probes says which code its evidence is for."""
-    probes = any("probe" in item for _, item in _items(document, "falsification_tests"))
-    if probes and "code_under_contract" not in document.data:
-        yield document.finding((), "CODE-001", "no code_under_contract: name the files that evidence is bound to")
+    rules = manifest.RULES if is_manifest(document.data) else RULES
+    return [finding for rule in rules for finding in islice(rule(document), MAX_FINDINGS + 1)]

@@ -1,2 +1,5 @@
 from __future__ import annotations
-def check_set(summaries): return []
+
+
+def check_set(summaries):
+    return []

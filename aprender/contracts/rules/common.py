@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from aprender.contracts.document import Document
 from aprender.contracts.findings import Finding
-from aprender.contracts.reader import Document
 from aprender.contracts.schema_check import is_version_2
 
 KeyPath = tuple[str | int, ...]

@@ -7,9 +7,9 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
+from aprender.contracts.document import Document
 from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
 from aprender.contracts.findings import Finding
-from aprender.contracts.reader import Document
 from aprender.contracts.rules.common import KeyPath, Rule, entries, items
 from aprender.contracts.schema_check import is_version_2
 

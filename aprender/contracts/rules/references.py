@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from aprender.contracts.document import Document
 from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.reader import Document
 from aprender.contracts.rules.common import Rule, entries, items, unique_ids
 from aprender.contracts.schema_check import is_version_2
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from aprender.contracts.document import Document
 from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.reader import Document
 from aprender.contracts.rules.common import Rule, entries, items, name_of
 from aprender.contracts.schema_check import is_version_2
 
@@ -18,7 +18,9 @@ def _teeth(document: Document) -> Iterator[Finding]:
         needed = ("probe", "expect", "guards", "counter_example_classes")
         missing = [key for key in needed if key not in item]
         if item.get("ship_blocking") and missing:
-            yield document.finding(path, "TEETH-001", f"{name_of(item)} is ship-blocking but has no {', '.join(missing)}")
+            yield document.finding(
+                path, "TEETH-001", f"{name_of(item)} is ship-blocking but has no {', '.join(missing)}"
+            )
         elif "probe" in item and "expect" not in item:
             yield document.finding(path, "TEETH-001", f"{name_of(item)} has a probe but expects nothing of it")
         seen: set[str] = set()
