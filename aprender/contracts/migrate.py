@@ -64,6 +64,8 @@ def _migrate(content: bytes, file: str) -> Migration:
             edits = Edits(document)
             notes += step(edits)
             if not edits.replacements:
+                if step is put_aside:
+                    break  # it has come to its end
                 continue
             document = _reread(edits)
         except CannotEdit as error:

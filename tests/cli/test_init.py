@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +168,16 @@ def test_the_folder_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[st
     file.write_text("")
     assert init(file) == 2
     assert capsys.readouterr().err == f"pv: error: {file} is not a folder; name one, or a name that is free\n"
+
+
+def test_the_templates_are_packaged() -> None:
+    """Each template is used, and an installed pv has it."""
+    package = Path(__file__).parents[2] / "aprender"
+    templates = {path.name for path in (package / "cli" / "templates").iterdir()}
+    assert templates == {f"{source}.template" for source in (*FILES.values(), *SHARED_FILES.values())}
+    settings = tomllib.loads((package.parent / "pyproject.toml").read_text())
+    globs = settings["tool"]["setuptools"]["package-data"]["aprender"]
+    assert templates <= {path.name for pattern in globs for path in package.glob(pattern)}
 
 
 def test_the_python_files_are_tidy(made: Path) -> None:
