@@ -10,6 +10,7 @@ from aprender.contracts.migrate import Migration
 
 NO_NEWLINE = "\\ No newline at end of file"
 
+
 def migration_text(migration: Migration, *, check: bool) -> str:
     """What became of one file."""
     file = migration.file
