@@ -25,10 +25,11 @@ Key = tuple[Any, ...]
 def by_reference(error: ValidationError) -> set[Key]:
     """What ``jsonschema`` says: path, keyword, and for alternatives what each of them says."""
     path, keyword = tuple(error.absolute_path), str(error.validator)
+    schema: Any = error.schema
     if keyword == "required":
-        return {(*path, key, keyword) for key in error.schema["required"] if key not in error.instance}
+        return {(*path, key, keyword) for key in schema["required"] if key not in error.instance}
     if keyword == "anyOf":
-        branches: list[set[Key]] = [set() for _ in error.schema["anyOf"]]
+        branches: list[set[Key]] = [set() for _ in schema["anyOf"]]
         for nested in error.context or ():
             branches[int(nested.schema_path[0])] |= by_reference(nested)
         return {(*path, keyword, *map(frozenset, branches))}
