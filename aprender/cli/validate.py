@@ -59,17 +59,21 @@ class _Settings(NamedTuple):
 
 
 def _settings(arguments: argparse.Namespace) -> _Settings:
-    """What the command line says beats pyproject.toml; a selection of rules there beats both lists here."""
+    """What the command line says beats pyproject.toml; rules selected there replace both lists here."""
     config = read_config()
-    rules = {}
-    for option in ("select", "ignore"):
-        given = (rule.strip().upper() for entry in getattr(arguments, option) for rule in entry.split(","))
-        rules[option] = tuple(rule for rule in given if rule)
-        check_selectors(rules[option], lambda rule, option=option: f"--{option} {rule}")
-    if not any(rules.values()):
-        rules = {"select": config.select, "ignore": config.ignore}
+    select, ignore = (_rules(arguments, option) for option in ("select", "ignore"))
+    if not (select or ignore):
+        select, ignore = config.select, config.ignore
     strict = config.strict if arguments.strict is None else arguments.strict
-    return _Settings(tuple(arguments.paths) or config.paths, rules["select"], rules["ignore"], strict)
+    return _Settings(tuple(arguments.paths) or config.paths, select, ignore, strict)
+
+
+def _rules(arguments: argparse.Namespace, option: str) -> tuple[str, ...]:
+    given = (rule.strip().upper() for entry in getattr(arguments, option) for rule in entry.split(","))
+    rules = tuple(rule for rule in given if rule)
+    if rules:
+        check_selectors(rules, lambda rule: f"--{option} {rule}")
+    return rules
 
 
 def _further(result: Validation, *, bind: bool, evidence: bool) -> Validation:

@@ -100,8 +100,7 @@ class _Checker:
             if not value:
                 raise self.error(key, "paths is empty: name a contract or a folder of contracts")
             return tuple(value)
-        for entry in value:
-            check_selectors([entry.upper()], lambda _: self.place(key, entry))
+        check_selectors((entry.upper() for entry in value), lambda selector: self.place(key, selector))
         return tuple(entry.upper() for entry in value)
 
     def error(self, key: str, message: str) -> AprenderError:
@@ -112,12 +111,12 @@ class _Checker:
         quoted = re.escape(key)
         in_table = rf"\s*[\"']?{quoted}[\"']?\s*[.=]|\s*\[+\s*tool\s*\.\s*pv\s*\.\s*[\"']?{quoted}\b"
         elsewhere = rf".*\bpv\b.*\b{quoted}\b"  # pv.strict = 1, or pv = {strict = 1}
-        header = _first(rf"\s*\[\s*tool\s*\.\s*pv\b", self.lines, 0)
+        header = _first(r"\s*\[\s*tool\s*\.\s*pv\b", self.lines, 0)
         line = _first(in_table, self.lines, header or 0)
         if line is None:
             line = _first(elsewhere, self.lines, 0)
         if line is not None and entry is not None:
-            line = _first(rf".*[\"']{re.escape(entry)}[\"']", self.lines, line) or line
+            line = _first(rf"(?i).*[\"']{re.escape(entry)}[\"']", self.lines, line) or line
         found = line if line is not None else header
         return self.file if found is None else f"{self.file}:{found + 1}"
 

@@ -31,12 +31,13 @@ def _window(widths: list[int], place: int) -> tuple[int, int]:
     """The part of the line that is shown: all of it, or what fits around ``place``."""
     if sum(widths) <= WIDTH:
         return 0, len(widths)
-    first = place
+    first = last = place
     while first > 0 and sum(widths[first - 1 : place]) <= BEFORE:
         first -= 1
-    last = first
     while last < len(widths) and sum(widths[first : last + 1]) <= WIDTH:
         last += 1
+    while first > 0 and sum(widths[first - 1 : last]) <= WIDTH:  # little stands behind the place: show more before it
+        first -= 1
     return first, last
 
 
