@@ -48,7 +48,7 @@ def read_config(start: str = ".") -> Config:
 
 
 def _text(file: str) -> str:
-    """The text of ``file``, empty where there is none; bytes that are no UTF-8 stay for tomllib to complain about."""
+    """The text of ``file``, empty where there is none; bytes that are no UTF-8 do no harm in a comment."""
     try:
         with open(file, encoding="utf-8", errors="surrogateescape") as stream:
             return stream.read()
