@@ -17,12 +17,14 @@ def excerpt(source: str, line: int, column: int) -> list[str]:
     """The source line with its number, and the caret; nothing where the place lies behind what is known of the line."""
     if not source.strip() or column > len(source) + 1:
         return []
-    cells = [_cell(character) for character in source]
+    start = max(0, column - 1 - WIDTH)  # what is further away isn't shown: a hostile line may be very long
+    place, near = column - 1 - start, source[start : column - 1 + WIDTH]
+    cells = [_cell(character) for character in near]
     widths = [_width(cell) for cell in cells]
-    first, last = _window(widths, column - 1)
-    before = CUT if first else ""
-    text = before + "".join(cells[first:last]) + (CUT if last < len(cells) else "")
-    caret = " " * (len(before) + sum(widths[first : column - 1])) + "^"
+    first, last = _window(widths, place)
+    before, after = CUT if start + first else "", CUT if start + last < len(source) else ""
+    text = before + "".join(cells[first:last]) + after
+    caret = " " * (len(before) + sum(widths[first:place])) + "^"
     number = str(line)
     return [f"  {number} | {text.rstrip()}", f"  {' ' * len(number)} | {caret}"]
 

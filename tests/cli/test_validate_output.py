@@ -20,7 +20,7 @@ WRONG = VALID.replace("[a source]", "[]")
 UNREADABLE = 'metadata: {version: "1.0.0\n'
 
 
-@pytest.fixture()
+@pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty repository with an empty folder of contracts, which is the working folder."""
     for name in (".git", "contracts"):

@@ -12,7 +12,7 @@ from aprender.contracts.config import Config, read_config
 from aprender.errors import AprenderError
 
 
-@pytest.fixture()
+@pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A repository, and the working folder in it."""
     top = tmp_path / "repository"
@@ -123,7 +123,7 @@ def test_a_file_that_can_not_be_read_is_a_sentence(repository: Path) -> None:
 
 
 def test_a_project_without_the_table_pays_nothing(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """tomllib is not imported, and reading takes less than a millisecond (the best of twenty)."""
+    """Tomllib is not imported, and reading takes less than a millisecond (the best of twenty)."""
     write(repository, '[project]\nscripts = {pv = "x:main"}\n' + "# a long file\n" * 1000)
     monkeypatch.delitem(sys.modules, "tomllib", raising=False)
     times = []
