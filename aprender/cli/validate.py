@@ -78,18 +78,15 @@ def _rules(arguments: argparse.Namespace, option: str) -> tuple[str, ...]:
 
 def _further(result: Validation, *, bind: bool, evidence: bool) -> Validation:
     """What only the later road can say: probes that fit, claims that evidence supports."""
-    from aprender.contracts.load import loaded_from
-
-    contracts = loaded_from(result).contracts
     findings = list(result.findings)
     if bind:
-        from aprender.falsify.bind import check_binding
+        from aprender.falsify.check_binding import check_binding
 
-        findings += [finding for contract in contracts for finding in check_binding(contract)]
+        findings += check_binding(result)
     if evidence:
         from aprender.falsify.claims import check_claims
 
-        findings += check_claims(contracts)
+        findings += check_claims(result)
     return result.with_findings(findings)
 
 

@@ -6,15 +6,17 @@ and exactly one of ``< <= > >= == !=``. There is no ``or``, no attribute access 
 
 from __future__ import annotations
 
-import ast
+import _ast as ast  # the node classes alone: the module ast costs a validation of one file a tenth of its time
 import math
 import operator
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
 
 from aprender.contracts.findings import did_you_mean
 
 MAX_LENGTH = 500
+MAX_DEPTH = 64
+_ONLY_PARSE = 0x400  # ast.PyCF_ONLY_AST
 
 _COMPARISONS: dict[type[ast.cmpop], tuple[str, Callable[[float, float], bool]]] = {
     ast.Lt: ("<", operator.lt),
@@ -39,6 +41,12 @@ _FUNCTIONS: dict[str, tuple[int, Callable[..., float]]] = {
     "min": (2, min),
     "max": (2, max),
 }
+# What people write from other languages, with what it is here.
+_SLIPS = {
+    "&&": "write one list entry per comparison", "||": "there is no 'or'", "=<": "write <=", "=>": "write >=",
+    "\u2264": "write <=", "\u2265": "write >=", "\u2260": "write !=", "\u00d7": "write *", "\u00f7": "write /",
+    "\u2212": "write -", "\u221a": "write sqrt(...)", "<>": "write !=",
+}  # fmt: skip
 
 
 class ExpressionError(ValueError):
@@ -53,8 +61,7 @@ class EvaluationError(ArithmeticError):
     """A side of the comparison has no finite value for these observations."""
 
 
-@dataclass(frozen=True, slots=True)
-class Sides:
+class Sides(NamedTuple):
     """Both sides of an evaluated comparison, and whether it holds."""
 
     holds: bool
@@ -62,8 +69,7 @@ class Sides:
     right: float
 
 
-@dataclass(frozen=True)
-class Comparison:
+class Comparison(NamedTuple):
     """A parsed expectation or guard."""
 
     text: str
@@ -75,62 +81,126 @@ class Comparison:
 
     def evaluate(self, values: Mapping[str, float]) -> Sides:
         """Both sides for observed ``values``. Raises EvaluationError where one is not a finite number."""
-        left, right = (self._finite(side, values) for side in (self.left, self.right))
+        left, right = value_of(self.left, values), value_of(self.right, values)
         return Sides(self.compare(left, right), left, right)
 
-    @property
-    def constants(self) -> list[float]:
-        """Every number that stands in the text, and its neighbours: where the outcome is likely to change."""
-        nodes = (node for side in (self.left, self.right) for node in ast.walk(side))
-        numbers = [float(n.value) for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, int | float)]
-        return [near for number in numbers for near in (number - 1, number, number + 1)]
+    def parts(self) -> Iterator[ast.expr]:
+        """Both sides and every part of them, the whole before its parts."""
+        yield from _parts(self.left)
+        yield from _parts(self.right)
 
     def side_texts(self) -> tuple[str, str]:
         """The source of the left and the right side."""
-        return ast.unparse(self.left), ast.unparse(self.right)
+        return source_of(self.left), source_of(self.right)
 
-    def _finite(self, side: ast.expr, values: Mapping[str, float]) -> float:
-        try:
-            value = _evaluate(side, values)
-        except (ArithmeticError, ValueError) as error:
-            raise EvaluationError(f"'{ast.unparse(side)}' has no value here: {error}") from None
-        if not math.isfinite(value):
-            raise EvaluationError(f"'{ast.unparse(side)}' is {value}")
-        return value
+
+def value_of(node: ast.expr, values: Mapping[str, float]) -> float:
+    """The value of a side or a part of one. Raises EvaluationError where it is not a finite number."""
+    try:
+        value = _evaluate(node, values)
+    except (ArithmeticError, ValueError) as error:
+        raise EvaluationError(f"'{source_of(node)}' has no value here: {error}") from None
+    if not math.isfinite(value):
+        raise EvaluationError(f"'{source_of(node)}' is {value}")
+    return value
+
+
+def source_of(node: ast.expr) -> str:
+    """A part of a comparison as text, in one way of writing it."""
+    from ast import unparse
+
+    return unparse(node)
+
+
+def _parts(node: ast.expr) -> Iterator[ast.expr]:
+    yield node
+    children: list[ast.expr] = []
+    match node:
+        case ast.BinOp():
+            children = [node.left, node.right]
+        case ast.UnaryOp():
+            children = [node.operand]
+        case ast.Call():
+            children = node.args
+    for child in children:
+        yield from _parts(child)
+
+
+def column_of(text: str, node: ast.expr) -> int:
+    """Where in the ``text`` that was parsed ``node`` starts, counted from 1 (the parser counts bytes)."""
+    return _characters(text, node.col_offset) + 1
 
 
 def parse(text: str) -> Comparison:
     """Parse one comparison. Raises ExpressionError with the column of what is not understood."""
-    if "#" in text or "\n" in text:
-        raise ExpressionError(
-            "comments and line breaks are not part of the language",
-            min(position for mark in "#\n" if (position := text.find(mark) + 1)),
-        )
+    if marks := [position for mark in "#\n\r" if (position := text.find(mark) + 1)]:
+        raise ExpressionError("comments and line breaks are not part of the language", min(marks))
     if len(text) > MAX_LENGTH:
-        raise ExpressionError(f"{len(text)} characters; an expression has at most {MAX_LENGTH}")
+        raise ExpressionError(f"{len(text)} characters; an expression has at most {MAX_LENGTH}", MAX_LENGTH + 1)
     try:
-        tree = ast.parse(text.strip(), mode="eval").body
+        tree: ast.expr = compile(text.strip(), "<expression>", "eval", _ONLY_PARSE, dont_inherit=True).body
     except (SyntaxError, ValueError, MemoryError, RecursionError) as error:
-        column = error.offset if isinstance(error, SyntaxError) and error.offset else 1
-        raise ExpressionError("not an expression", column) from None
+        raise _not_an_expression(text, error) from None
+    try:
+        return _comparison(text, tree)
+    except ExpressionError as error:
+        error.column = _characters(text, error.column - 1) + 1
+        raise
+
+
+def _characters(text: str, offset: int) -> int:
+    """How many characters of ``text`` stand before a byte ``offset`` of what is left without the blanks around it."""
+    stripped = text.lstrip()
+    return len(text) - len(stripped) + len(stripped.encode()[:offset].decode(errors="ignore"))
+
+
+def _not_an_expression(text: str, error: Exception) -> ExpressionError:
+    """The error for what Python can't parse, with advice where the slip is a known one."""
+    for slip, advice in _SLIPS.items():
+        if slip in text:
+            return ExpressionError(
+                f"not an expression: '{slip}' is not part of the language; {advice}", text.find(slip) + 1
+            )
+    without = text
+    for symbol in ("==", "!=", "<=", ">="):
+        without = without.replace(symbol, "  ")
+    if "=" in without:
+        return ExpressionError("not an expression: '=' is not part of the language; write ==", without.find("=") + 1)
+    if isinstance(error, SyntaxError) and error.offset == 0:
+        return ExpressionError("not an expression: something is missing at its end", len(text.rstrip()) + 1)
+    offset = error.offset if isinstance(error, SyntaxError) and error.offset else 1
+    column = len(text) - len(text.lstrip()) + offset
+    return ExpressionError("not an expression", max(1, min(column, len(text))))
+
+
+def _comparison(text: str, tree: ast.expr) -> Comparison:
     if isinstance(tree, ast.BoolOp):
         word = "or" if isinstance(tree.op, ast.Or) else "and"
         advice = "there is no 'or'" if word == "or" else "write one list entry per comparison"
-        raise ExpressionError(f"'{word}' is not part of the language: {advice}", tree.col_offset + 1)
+        at = text.strip().encode().find(word.encode(), tree.values[0].end_col_offset)
+        raise ExpressionError(f"'{word}' is not part of the language: {advice}", at + 1)
+    if isinstance(tree, ast.UnaryOp) and isinstance(tree.op, ast.Not):
+        raise ExpressionError("'not' is not part of the language: write the opposite comparison", tree.col_offset + 1)
     if not isinstance(tree, ast.Compare):
-        raise ExpressionError("not a comparison; write e.g. 'val_loss < 4.8'")
-    if len(tree.ops) != 1 or type(tree.ops[0]) not in _COMPARISONS:
-        raise ExpressionError("exactly one of < <= > >= == != is allowed; split it into several entries")
+        raise ExpressionError("not a comparison; write e.g. 'val_loss < 4.8'", tree.col_offset + 1)
+    odd = next((i for i, op in enumerate(tree.ops) if type(op) not in _COMPARISONS), 1)
+    if odd < len(tree.ops):
+        message = "exactly one of < <= > >= == != is allowed; split it into several entries"
+        before = [tree.left, *tree.comparators][odd].end_col_offset or 0
+        rest = text.strip().encode()[before:]
+        blanks = len(rest) - len(rest.lstrip(b" \t)"))
+        raise ExpressionError(message, before + blanks + 1)
     names: set[str] = set()
-    right = tree.comparators[0]
-    for side in (tree.left, right):
-        _check(side, names)
+    for side in (tree.left, tree.comparators[0]):
+        _check(side, names, text)
     symbol, compare = _COMPARISONS[type(tree.ops[0])]
-    return Comparison(text, symbol, frozenset(names), tree.left, right, compare)
+    return Comparison(text, symbol, frozenset(names), tree.left, tree.comparators[0], compare)
 
 
-def _check(node: ast.expr, names: set[str]) -> None:
-    """Walk one side: collect its names, refuse all that is not in the language."""
+def _check(node: ast.expr, names: set[str], text: str, depth: int = 1) -> None:
+    """Walk one side: collect its names, refuse all that is not in the language; columns are those of the parser."""
+    if depth > MAX_DEPTH:
+        raise ExpressionError(f"nested more than {MAX_DEPTH} levels deep", node.col_offset + 1)
     match node:
         case ast.Name():
             if node.id in _FUNCTIONS:
@@ -140,18 +210,20 @@ def _check(node: ast.expr, names: set[str]) -> None:
             if not math.isfinite(_number(number)):
                 raise ExpressionError("a number out of range", node.col_offset + 1)
         case ast.BinOp() if type(node.op) in _BINARY:
-            _check(node.left, names)
-            _check(node.right, names)
+            _check(node.left, names, text, depth + 1)
+            _check(node.right, names, text, depth + 1)
         case ast.UnaryOp(op=ast.USub() | ast.UAdd()):
-            _check(node.operand, names)
+            _check(node.operand, names, text, depth + 1)
         case ast.Call(func=ast.Name(id=function)) if not node.keywords:
             _check_call(node, function)
             for argument in node.args:
-                _check(argument, names)
+                _check(argument, names, text, depth + 1)
         case _:
-            what = f"'{ast.unparse(node)}' is not part of the language"
+            part = text.strip().encode()[node.col_offset : node.end_col_offset].decode(errors="ignore")
             known = "names, numbers, + - * / **, ln log2 sqrt abs min max"
-            raise ExpressionError(f"{what} ({known})", node.col_offset + 1)
+            power = "; a power is written **" if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor) else ""
+            what = f"'{part}' is not part of the language"
+            raise ExpressionError(f"{what} ({known}{power})", node.col_offset + 1)
 
 
 def _check_call(node: ast.Call, function: str) -> None:
@@ -184,4 +256,4 @@ def _evaluate(node: ast.expr, values: Mapping[str, float]) -> float:
         case ast.Call(func=ast.Name(id=function)):
             return float(_FUNCTIONS[function][1](*(_evaluate(argument, values) for argument in node.args)))
         case _:
-            raise AssertionError(f"parse() let {ast.dump(node)} through")
+            raise AssertionError(f"parse() let {node!r} through")

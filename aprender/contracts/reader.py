@@ -34,7 +34,7 @@ from aprender.contracts.findings import Finding
 from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, syntax_finding, undecodable
 
 MAX_DEPTH = 64
-MAX_VALUES = 200_000  # aliases count each time they are expanded: an alias bomb ends here
+MAX_VALUES = 120_000  # aliases count each time they are expanded: an alias bomb ends here
 
 _STR_TAG, _SEQ_TAG, _MAP_TAG = (f"tag:yaml.org,2002:{name}" for name in ("str", "seq", "map"))
 _NOT_ALWAYS_TEXT = frozenset("-+.0123456789~nNtTfF")  # how a plain scalar starts that may be more than text

@@ -16,7 +16,7 @@ _SENTENCES = (
     (
         "mapping values are not allowed in this context",
         "a ':' followed by a blank stands in an unquoted value, or the line is indented too far; "
-        + "quote the value or move the line",
+        "quote the value or move the line",
     ),
     (
         "block sequence entries are not allowed in this context",
@@ -29,7 +29,7 @@ _SENTENCES = (
     (
         "did not find expected key",
         "this line fits no level of the block that it should belong to; check its indentation, "
-        + "and the quotes and brackets above it",
+        "and the quotes and brackets above it",
     ),
     (
         "did not find expected '-' indicator",

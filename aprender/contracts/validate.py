@@ -11,7 +11,7 @@ from aprender.contracts.files import NothingToDo, contract_files, read_content
 from aprender.contracts.findings import Finding
 from aprender.contracts.plugins import plugins
 from aprender.contracts.rules.across_files import check_set
-from aprender.contracts.summary import Checked
+from aprender.contracts.summary import Checked, Summary
 
 __all__ = ["NothingToDo", "Validation", "validate"]
 
@@ -96,8 +96,11 @@ def _check_cached(names: Sequence[str], files: Sequence[str]) -> list[Checked]:
     missing = [file for file in files if entries.get(file) is None]
     for file, checked in zip(missing, _check(missing), strict=True):
         findings = [list(finding[1:]) for finding in checked.findings]
-        entries[file] = [findings, checked.summary]
+        entries[file] = [findings, checked.summary and checked.summary[1:]]
         if file in keys:
             pack.put(keys[file], entries[file])
     pack.write()
-    return [Checked([Finding(file, *rest) for rest in found], summary) for file, (found, summary) in entries.items()]
+    return [
+        Checked([Finding(file, *rest) for rest in found], summary and Summary(file, *summary))
+        for file, (found, summary) in entries.items()
+    ]

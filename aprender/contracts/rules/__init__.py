@@ -22,6 +22,8 @@ from aprender.contracts.rules import (
     references,
     teeth,
     top_level,
+    vacuity,
+    verification_summary,
 )
 from aprender.contracts.rules.common import Rule
 from aprender.contracts.schema_check import is_manifest
@@ -37,6 +39,8 @@ RULES: tuple[Rule, ...] = (
     *references.RULES,
     *expressions.RULES,
     *teeth.RULES,
+    *verification_summary.RULES,
+    *vacuity.RULES,
 )
 
 

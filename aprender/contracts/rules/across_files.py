@@ -1,5 +1,116 @@
+"""Rules between the contracts of a set: names are taken once, references lead somewhere, nothing depends on itself."""
+
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator, Sequence
 
-def check_set(summaries):
-    return []
+from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, stem
+from aprender.contracts.findings import Finding, Severity, did_you_mean
+from aprender.contracts.summary import Named, Summary
+
+_TREE = "contracts"  # where only some files of a tree are validated, the folder of this name is its root
+
+
+def check_set(summaries: Sequence[Summary]) -> list[Finding]:
+    """All violations between the contracts in ``summaries``, in no order."""
+    return [*_taken_names(summaries), *_dependencies(summaries), *_cycles(summaries)]
+
+
+def _finding(summary: Summary, line: int, column: int, rule: str, message: str) -> Finding:
+    severity: Severity = "error" if summary.version_2 else "warning"
+    return Finding(summary.file, line, column, rule, severity, message)
+
+
+def _taken_names(summaries: Sequence[Summary]) -> Iterator[Finding]:
+    """REF-004: file stems, contract ids and falsifier ids are unique over the whole set: evidence goes by them."""
+    stems: dict[str, str] = {}
+    ids: dict[str, tuple[Summary, Named]] = {}
+    falsifiers: dict[str, tuple[Summary, Named]] = {}
+    for summary in summaries:
+        name = stem(summary.file)
+        if name in stems:
+            message = f"contracts go by their file's name, and '{name}' is taken by {stems[name]}; rename one"
+            yield _finding(summary, 1, 1, "REF-004", message)
+        elif summary.id is not None:
+            yield from _taken(summary, summary.id, ids, "contract id")
+        stems.setdefault(name, summary.file)
+        for falsifier in summary.falsifier_ids:
+            yield from _taken(summary, falsifier, falsifiers, "falsifier id")
+
+
+def _taken(summary: Summary, named: Named, seen: dict[str, tuple[Summary, Named]], what: str) -> Iterator[Finding]:
+    name, line, column = named
+    first, (_, first_line, first_column) = seen.setdefault(name, (summary, named))
+    if first is not summary and (first.version_2 or summary.version_2):
+        message = (
+            f"{what} '{name}' is taken by {first.file}:{first_line}:{first_column}; evidence goes by it: rename one"
+        )
+        yield _finding(summary, line, column, "REF-004", message)
+
+
+def _dependencies(summaries: Sequence[Summary]) -> Iterator[Finding]:
+    """REF-005: every contract that is named exists. REF-011: and has the equation that is taken from it."""
+    equations = {name: set(summary.equations) for summary in summaries for name in _names(summary)}
+    elsewhere: dict[str, set[str]] = {}
+    for summary in summaries:
+        for name, line, column in summary.needs:
+            if _bare(name) not in equations and not _stands_elsewhere(_bare(name), summary.file, elsewhere):
+                message = f"no contract '{name}' here.{did_you_mean(name, equations)} Name one by its file's stem"
+                yield _finding(summary, line, column, "REF-005", message)
+        for contract, equation, line, column in summary.takes:
+            known = equations.get(_bare(contract)) if contract else set(summary.equations)
+            if known is not None and equation not in known:
+                where = f"contract '{contract}'" if contract else "this contract"
+                message = f"{where} has no equation '{equation}'.{did_you_mean(equation, known)}"
+                yield _finding(summary, line, column, "REF-011", message)
+
+
+def _names(summary: Summary) -> set[str]:
+    return {stem(summary.file)} | ({summary.id[0]} if summary.id else set())
+
+
+def _bare(name: str) -> str:
+    base, suffix = os.path.splitext(name)
+    return base if suffix in SUFFIXES else name
+
+
+def _stands_elsewhere(name: str, file: str, known: dict[str, set[str]]) -> bool:
+    """Whether a contract that was not validated now has this name: beside ``file``, or in its tree of contracts."""
+    if file == STANDARD_INPUT:
+        return True  # nobody knows where it belongs
+    root = folder = os.path.dirname(os.path.abspath(file))
+    while (folder := os.path.dirname(folder)) != os.path.dirname(folder):
+        if os.path.basename(folder) == _TREE:
+            root = folder
+    if root not in known:
+        known[root] = {stem(entry) for _, _, entries in os.walk(root) for entry in entries if entry.endswith(SUFFIXES)}
+    return name in known[root]
+
+
+def _cycles(summaries: Sequence[Summary]) -> Iterator[Finding]:
+    """REF-006: no contract depends on itself, over however many others; each cycle is said once."""
+    owner = {name: summary for summary in reversed(summaries) for name in _names(summary)}
+    done: set[str] = set()
+    for start in summaries:
+        path: list[tuple[Summary, Iterator[Named]]] = [(start, iter(start.needs))]
+        while path:
+            summary, needs = path[-1]
+            if summary.file in done or (named := next(needs, None)) is None:
+                done.add(summary.file)
+                path.pop()
+                continue
+            needed = owner.get(_bare(named[0]))
+            if needed is None or needed.file in done:
+                continue
+            files = [entry.file for entry, _ in path]
+            if needed.file in files:
+                yield _cycle(summary, named, files[files.index(needed.file) :])
+            else:
+                path.append((needed, iter(needed.needs)))
+
+
+def _cycle(summary: Summary, named: Named, files: list[str]) -> Finding:
+    way = " -> ".join(map(stem, [*files, files[0]]))
+    message = f"contracts depend on one another in a circle: {way}; which of them rests on the other?"
+    return _finding(summary, named[1], named[2], "REF-006", message)

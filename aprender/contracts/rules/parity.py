@@ -1,8 +1,7 @@
 """PARITY: a ledger of comparisons with competitors, in which a verdict must exist, be fresh, and have an owner.
 
-All dates are judged against today, never against another date that an author wrote. ``pv`` decides what can be decided
-from the file; that a validity window has run out is not an error of the contract (PARITY-018, 020, 023 and 024 of the
-published tool belong to its ledger command).
+All dates are judged against today, never against another date that an author wrote. That a validity window has run out
+is no error of the contract: the published tool's ledger command says it.
 """
 
 from __future__ import annotations

@@ -57,7 +57,9 @@ def _equations(document: Document) -> Iterator[Finding]:
         yield document.finding(("equations",), "SCHEMA-003", message)
     for name, equation in equations.items() if isinstance(equations, dict) else enumerate(equations or ()):
         path = ("equations", name, "formula")
-        if isinstance(equation, dict) and empty(equation.get("formula")) and not said_by_schema(document, path):
+        if not isinstance(equation, dict) or not empty(equation.get("formula")):
+            continue
+        if "formula" in equation or not said_by_schema(document, path):
             yield document.finding(path, "SCHEMA-004", f"equation '{equation.get('id', name)}' has no formula")
 
 

@@ -1,32 +1,116 @@
-"""References inside a version 2 contract resolve."""
+"""References inside a contract resolve, by id and never by count.
+
+The old dialect names things in free text; there only what is plainly meant as a reference is looked at.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from aprender.contracts.document import Document
+from aprender.contracts.files import STANDARD_INPUT, stem
 from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.rules.common import Rule, entries, items, unique_ids
+from aprender.contracts.rules.common import KeyPath, Rule, added, entries, items, metadata_of, name_of, unique_ids
+from aprender.contracts.rules.obligations import NOT_APPLICABLE
 from aprender.contracts.schema_check import is_version_2
 
+APPLIES_TO = ("all", "scalar", "simd", "converter", *NOT_APPLICABLE)
 
-def _references(document: Document) -> Iterator[Finding]:
-    """REF-001: ``covers`` resolves. REF-002: every obligation is covered by a named falsifier."""
+
+def _own_name(document: Document) -> Iterator[Finding]:
+    """REF-007: a contract goes by the name of its file."""
+    name = metadata_of(document).get("id")
+    if isinstance(name, str) and document.file != STANDARD_INPUT and name != stem(document.file):
+        message = f"metadata.id is '{name}', but contracts go by their file's name: '{stem(document.file)}'"
+        yield added(document, ("metadata", "id"), "REF-007", message)
+
+
+def _coverage(document: Document) -> Iterator[Finding]:
+    """REF-001: ``covers`` resolves. REF-002: every obligation is covered by a named falsifier. REF-003: ids differ."""
     if not is_version_2(document.data):
         return
     yield from unique_ids(document, "proof_obligations", "REF-003")
-    obligations = {item["id"]: path for path, item in items(document, "proof_obligations") if "id" in item}
+    obligations = _ids(document, "proof_obligations")
     covered: set[str] = set()
     for path, item in items(document, "falsification_tests"):
         for index, name in entries(item, "covers"):
             covered.add(name)
             if name not in obligations:
-                known = ", ".join(obligations) or "none"
-                message = f"no proof obligation '{name}'.{did_you_mean(name, obligations)} Known: {known}"
-                yield document.finding((*path, "covers", index), "REF-001", message)
-    for name in (name for name in obligations if name not in covered):
-        message = f"no falsifier covers obligation '{name}'"
-        yield document.finding(obligations[name], "REF-002", message, warning=True)
+                yield _unknown(document, (*path, "covers", index), "REF-001", "proof obligation", name, obligations)
+    for path, item in items(document, "proof_obligations"):
+        name = item.get("id")
+        if isinstance(name, str) and name not in covered and item.get("applies_to") not in NOT_APPLICABLE:
+            yield document.finding(path, "REF-002", f"no falsifier covers obligation '{name}'", warning=True)
 
 
-RULES: tuple[Rule, ...] = (_references,)
+def _applies_to(document: Document) -> Iterator[Finding]:
+    """REF-008: what an obligation applies to is not a misspelt word or equation; any other name is a function."""
+    known = [*APPLIES_TO, *_equations(document)]
+    for path, item in items(document, "proof_obligations"):
+        name = item.get("applies_to")
+        if isinstance(name, str) and name not in known and len(name) < 80 and (hint := did_you_mean(name, known)):
+            message = f"'{name}' is neither all, scalar, simd, converter, not_applicable nor an equation.{hint}"
+            yield added(document, (*path, "applies_to"), "REF-008", message)
+
+
+def _checks(document: Document) -> Iterator[Finding]:
+    """REF-009: what the gate checks is a falsifier, an obligation, a harness or an equation of this contract."""
+    if not is_version_2(document.data):
+        return  # free text there
+    known = [
+        name for key in ("falsification_tests", "proof_obligations", "kani_harnesses") for name in _ids(document, key)
+    ]
+    known += _equations(document)
+    gate = document.data.get("qa_gate") or {}
+    for index, name in entries(gate, "checks"):
+        if name not in known:
+            what = "falsifier, obligation, harness or equation"
+            yield _unknown(document, ("qa_gate", "checks", index), "REF-009", what, name, known)
+
+
+def _harnesses(document: Document) -> Iterator[Finding]:
+    """REF-010: a harness names its obligation; in the old dialect it may also quote it, where ids are not used."""
+    obligations = _ids(document, "proof_obligations")
+    strict = is_version_2(document.data)
+    if not obligations and not strict:
+        return
+    quoted = set() if strict else {item.get("property") for _, item in items(document, "proof_obligations")}
+    for path, item in items(document, "kani_harnesses"):
+        name = item.get("obligation")
+        if isinstance(name, str) and name and name not in obligations and name not in quoted:
+            yield _unknown(document, (*path, "obligation"), "REF-010", "proof obligation", name, obligations)
+
+
+def _preconditions(document: Document) -> Iterator[Finding]:
+    """REF-012: what a postcondition requires is a precondition of this contract."""
+    types = {item.get("id"): item.get("type") for _, item in items(document, "proof_obligations")}
+    conditions = [name for name, type_ in types.items() if type_ == "precondition" and name]
+    for path, item in items(document, "proof_obligations"):
+        name = item.get("requires")
+        if item.get("type") != "postcondition" or not isinstance(name, str) or name in conditions:
+            continue
+        if name in types:
+            message = f"'{name}' is an obligation of type {types[name]}; a postcondition requires a precondition"
+            yield added(document, (*path, "requires"), "REF-012", message)
+        elif conditions or is_version_2(document.data):
+            yield _unknown(document, (*path, "requires"), "REF-012", "precondition", name, conditions)
+
+
+def _ids(document: Document, key: str) -> dict[str, KeyPath]:
+    return {item["id"]: path for path, item in items(document, key) if isinstance(item.get("id"), str)}
+
+
+def _equations(document: Document) -> list[str]:
+    equations = document.data.get("equations") or {}
+    if isinstance(equations, dict):
+        return list(equations)
+    return [name_of(entry) for entry in equations if isinstance(entry, dict)]
+
+
+def _unknown(document: Document, path: KeyPath, rule: str, what: str, name: str, known: Any) -> Finding:
+    some = ", ".join(list(known)[:20]) or "none"
+    return added(document, path, rule, f"no {what} '{name}'.{did_you_mean(name, known)} Known: {some}")
+
+
+RULES: tuple[Rule, ...] = (_own_name, _coverage, _applies_to, _checks, _harnesses, _preconditions)

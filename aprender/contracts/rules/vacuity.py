@@ -1,0 +1,138 @@
+"""Vacuity: falsifiers that can't fail, or measure nothing. Warnings in both dialects, so each must be worth reading."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from aprender.contracts.document import Document
+from aprender.contracts.files import stem
+from aprender.contracts.findings import Finding
+from aprender.contracts.rules.common import Rule, items, key_of, name_of
+from aprender.contracts.schema_check import is_version_2
+
+_MEANINGLESS = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "are",
+        "as",
+        "at",
+        "be",
+        "by",
+        "every",
+        "each",
+        "for",
+        "from",
+        "in",
+        "is",
+        "it",
+        "its",
+        "must",
+        "not",
+        "of",
+        "on",
+        "or",
+        "shall",
+        "should",
+        "that",
+        "the",
+        "this",
+        "to",
+        "will",
+        "with",
+    ]
+)
+_MIN_WORDS = 3  # of a sentence that can be said to restate another
+_SEARCHES = ("grep ", "egrep ", "fgrep ", "rg ", "ag ", "git grep ")
+_COMPARES = "cosine|cosine_similarity|allclose|isclose|assert_allclose|assert_close|assert_eq!?|array_equal|equal|max_abs_diff|rel_err"
+
+
+@cache
+def _pattern(name: str) -> re.Pattern[str]:
+    """Compiled when it is first needed: most contracts need none."""
+    number = r"[-+]?[0-9][0-9_.]*(?:[eE][-+]?[0-9]+)?"
+    return re.compile(
+        {
+            "number": r"[0-9]|[<>=≤≥]",
+            "constants": rf"(?:[A-Za-z]+:\s*)?{number}(?:\s*[-+*/%]\s*{number})*\s*(?:==|<=?|>=?|!=)\s*{number}(?:\s*[-+*/%]\s*{number})*",
+            "helper": rf"\b\w*(?:verdict|threshold|within_tolerance|is_within|passes)\w*\(\s*{number}(?:\s*,\s*{number})*\s*\)",
+            "same arguments": rf"\b(?:{_COMPARES})\(\s*([^(),]+?)\s*,\s*\1\s*[,)]",
+            "same sides": r"(?:^|\s)([A-Za-z_][\w.]*(?:\([^()]*\))?)\s*==\s*\1(?![\w.(])",
+        }[name]
+    )
+
+
+def _restated(document: Document) -> Iterator[Finding]:
+    """VACUITY-001: a prediction says what is measured, not the rule again."""
+    for path, item in items(document, "falsification_tests"):
+        rule = str(item.get(key_of(item, "rule", "description")) or "")
+        key = key_of(item, "prediction", "expected")
+        prediction = str(item.get(key) or "")
+        words, said = _words(prediction), _words(rule)
+        if len(words) >= _MIN_WORDS and words <= said and not _pattern("number").search(prediction):
+            message = (
+                f"{name_of(item)} predicts its own rule: say what is measured, and which value would show it false"
+            )
+            yield document.finding((*path, key), "VACUITY-001", message, warning=True)
+
+
+def _words(text: str) -> set[str]:
+    words = "".join(character if character.isalnum() else " " for character in text.lower()).split()
+    return set(words) - _MEANINGLESS
+
+
+def _tests(document: Document) -> Iterator[Finding]:
+    """VACUITY-002 to 005: a test looks at the code, measures something, and compares it with something else."""
+    own = stem(document.file)
+    for path, item in items(document, "falsification_tests"):
+        for key in ("test", "command", "test_harness"):
+            text = item.get(key)
+            if isinstance(text, str) and (found := _of_test(text, own, item)):
+                rule, message = found
+                yield document.finding((*path, key), rule, f"{name_of(item)} {message}", warning=True)
+
+
+def _of_test(text: str, own: str, item: dict[str, Any]) -> tuple[str, str] | None:
+    command = text.strip().removeprefix("!").strip()
+    alone = "&&" not in command and ";" not in command and "\n" not in command
+    if (
+        alone
+        and own in command
+        and (
+            command.startswith(("pv validate", "pv lint", "yamllint", "check-jsonschema"))
+            or "yaml.safe_load" in command
+        )
+    ):
+        return "VACUITY-002", "only checks this file: that a contract can be read says nothing of the code"
+    if alone and command.startswith(_SEARCHES):
+        return "VACUITY-003", "searches source text: a comment can satisfy it, and the code need never run"
+    if any(character in "<>=" for character in command) and _pattern("constants").fullmatch(command):
+        return "VACUITY-004", "compares constants: nothing is measured"
+    if "(" in command and _pattern("helper").search(command):
+        return "VACUITY-004", "only feeds numbers to a helper that compares them: nothing is measured"
+    if _compares_itself(command) and "determin" not in str(item.get("rule", "")).lower() + command.lower():
+        return "VACUITY-005", "compares a thing with itself: it holds of every implementation"
+    return None
+
+
+def _compares_itself(text: str) -> bool:
+    return ("," in text and bool(_pattern("same arguments").search(text))) or (
+        "==" in text and bool(_pattern("same sides").search(text))
+    )
+
+
+def _tolerances(document: Document) -> Iterator[Finding]:
+    """VACUITY-006: a tolerance has a reason; one without is as wide as it had to be for the test to pass."""
+    if not is_version_2(document.data):
+        return
+    for path, item in items(document, "proof_obligations"):
+        if item.get("tolerance") is not None and "tolerance_reason" not in item:
+            message = f"the tolerance of {name_of(item)} has no tolerance_reason: why this wide and no wider?"
+            yield document.finding((*path, "tolerance"), "VACUITY-006", message, warning=True)
+
+
+RULES: tuple[Rule, ...] = (_restated, _tests, _tolerances)
