@@ -6,7 +6,9 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -17,6 +19,7 @@ from aprender.reports.validation_text import validation_text
 
 SNAPSHOTS = Path(__file__).parents[1] / "snapshots" / "messages"
 UPDATE = bool(os.environ.get("UPDATE_SNAPSHOTS"))
+TODAY = time.struct_time((2026, 11, 23, 12, 0, 0, 0, 327, 0))  # some rules ask how far ahead a date lies
 SHOWN = [rule for rule in rulebook().values() if not rule.is_excerpt]
 
 
@@ -26,6 +29,7 @@ def messages(rule: Rule, folder: Path, monkeypatch: pytest.MonkeyPatch) -> str:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, "utf-8")
     monkeypatch.chdir(folder)
+    monkeypatch.setattr("aprender.contracts.rules.dates.time", SimpleNamespace(gmtime=lambda: TODAY))
     result = validate(sorted(rule.wrong))
     return validation_text(result.with_findings(with_source_lines(result.findings))) + "\n"
 
