@@ -8,7 +8,6 @@ from typing import NamedTuple
 from aprender.cli.console import say
 from aprender.contracts.config import read_config
 from aprender.contracts.selection import check_selectors, selected
-from aprender.contracts.source_lines import with_source_lines
 from aprender.contracts.validate import Validation, validate
 from aprender.reports.hidden import Hidden
 
@@ -39,8 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     everything = validate(settings.paths, cached=not arguments.no_cache)
     if arguments.bind or arguments.evidence:
         everything = _further(everything, bind=arguments.bind, evidence=arguments.evidence)
-    kept = with_source_lines(selected(everything.findings, settings.select, settings.ignore))
-    result = everything.with_findings(kept)
+    result = everything.with_findings(selected(everything.findings, settings.select, settings.ignore))
     hidden = Hidden(everything.errors - result.errors, everything.warnings - result.warnings)
     fails = result.errors or (result.warnings and settings.strict)
     status = HAS_ERRORS if fails else HOLDS
@@ -109,6 +107,8 @@ def _report(result: Validation, hidden: Hidden, status: int, arguments: argparse
             from aprender.reports.github import validation_github
 
             return validation_github(result, hidden, strict=strict)
+    from aprender.contracts.source_lines import with_source_lines
     from aprender.reports.validation_text import validation_text
 
+    result = result._replace(findings=tuple(with_source_lines(result.findings)))
     return validation_text(result, hidden=hidden, strict=strict, quiet=arguments.quiet, colour=True)

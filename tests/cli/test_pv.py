@@ -54,7 +54,10 @@ def test_a_second_run_does_not_even_import_the_probes(project: Project) -> None:
 def test_validate_exits_0_1_2(project: Project) -> None:
     """Valid, errors, nothing to validate."""
     done = pv(project.root, "validate")
-    assert (done.returncode, done.stdout) == (0, "1 contract, 1 falsifier, 1 expectation: 0 errors, 0 warnings. Contract is valid.\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "1 contract, 1 falsifier, 1 expectation: 0 errors, 0 warnings. Contract is valid.\n",
+    )
     project.edit_contract("if_fails:", "if_fail:")
     done = pv(project.root, "validate", "contracts/thermometer-v1.yaml")
     assert done.returncode == 1

@@ -68,6 +68,16 @@ def test_an_error(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
 
 
+def test_a_finding_across_files_has_its_source_line_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was made when no text was at hand."""
+    contract(folder, VALID.replace("}", ", depends_on: [nowhere-v1]}"))
+    run()
+    head, line, caret, _ = capsys.readouterr().out.splitlines()
+    assert " REF-005 " in head
+    assert line.endswith("depends_on: [nowhere-v1]}")
+    assert line.index("nowhere") == caret.index("^")
+
+
 def test_warnings_fail_only_with_strict(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """From the command line or from pyproject.toml, and the command line wins."""
     contract(folder, WARNS)
