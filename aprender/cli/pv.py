@@ -15,6 +15,8 @@ COMMANDS = {
     "validate": "check contracts and print every finding with its line and column",
     "run": "run falsifiers, prove that each can go RED, record the evidence",
     "status": "print the present verdict of every falsifier, from evidence alone",
+    "migrate": "turn contracts of the published dialect into version 2, comments and order preserved",
+    "init": "make a repository's first contract, its falsifier and its CI file",
     "gate": "exit 0 only if every ship-blocking falsifier has fresh GREEN evidence",
 }
 

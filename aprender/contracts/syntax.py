@@ -15,8 +15,7 @@ _SENTENCES = (
     ("found a tab character where an indentation space is expected", "a tab indents this line; YAML takes only spaces"),
     (
         "mapping values are not allowed in this context",
-        "a ':' followed by a blank stands in an unquoted value, or the line is indented too far; "
-        "quote the value or move the line",
+        "a ':' and a blank stand in an unquoted value, or the line is indented too far; quote it or move the line",
     ),
     (
         "block sequence entries are not allowed in this context",
@@ -28,8 +27,7 @@ _SENTENCES = (
     ),
     (
         "did not find expected key",
-        "this line fits no level of the block that it should belong to; check its indentation, "
-        "and the quotes and brackets above it",
+        "this line fits no level of the block that it should belong to; check indentation, quotes and brackets",
     ),
     (
         "did not find expected '-' indicator",

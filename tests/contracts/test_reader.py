@@ -57,8 +57,8 @@ def test_a_duplicate_key_names_both_places() -> None:
 
 
 NOT_VALID = "YAML-001 not valid YAML: "
-COLON = "a ':' followed by a blank stands in an unquoted value, or the line is indented too far; quote the value or move the line"
-NO_LEVEL = "this line fits no level of the block that it should belong to; check its indentation, and the quotes and brackets above it"
+COLON = "a ':' and a blank stand in an unquoted value, or the line is indented too far; quote it or move the line"
+NO_LEVEL = "this line fits no level of the block that it should belong to; check indentation, quotes and brackets"
 NO_COLON = "this line was read as a key, but no ':' follows; is a ':', a quote or indentation missing?"
 TAB = "a tab indents this line; YAML takes only spaces"
 

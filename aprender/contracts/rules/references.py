@@ -1,6 +1,7 @@
 """References inside a contract resolve, by id and never by count.
 
-The old dialect names things in free text; there only what is plainly meant as a reference is looked at.
+The old dialect names things in free text; there only what is plainly meant as a reference is looked at. What gates check
+and harnesses prove is said in words by most real contracts, so it is never more than a warning.
 """
 
 from __future__ import annotations
@@ -19,11 +20,13 @@ APPLIES_TO = ("all", "scalar", "simd", "converter", *NOT_APPLICABLE)
 
 
 def _own_name(document: Document) -> Iterator[Finding]:
-    """REF-007: a contract goes by the name of its file."""
+    """REF-007: a contract goes by the name of its file; ids of the old dialect are names of another kind."""
+    if not is_version_2(document.data):
+        return
     name = metadata_of(document).get("id")
     if isinstance(name, str) and document.file != STANDARD_INPUT and name != stem(document.file):
         message = f"metadata.id is '{name}', but contracts go by their file's name: '{stem(document.file)}'"
-        yield added(document, ("metadata", "id"), "REF-007", message)
+        yield document.finding(("metadata", "id"), "REF-007", message)
 
 
 def _coverage(document: Document) -> Iterator[Finding]:
@@ -66,7 +69,7 @@ def _checks(document: Document) -> Iterator[Finding]:
     for index, name in entries(gate, "checks"):
         if name not in known:
             what = "falsifier, obligation, harness or equation"
-            yield _unknown(document, ("qa_gate", "checks", index), "REF-009", what, name, known)
+            yield _unknown(document, ("qa_gate", "checks", index), "REF-009", what, name, known, warning=True)
 
 
 def _harnesses(document: Document) -> Iterator[Finding]:
@@ -79,7 +82,8 @@ def _harnesses(document: Document) -> Iterator[Finding]:
     for path, item in items(document, "kani_harnesses"):
         name = item.get("obligation")
         if isinstance(name, str) and name and name not in obligations and name not in quoted:
-            yield _unknown(document, (*path, "obligation"), "REF-010", "proof obligation", name, obligations)
+            at = (*path, "obligation")
+            yield _unknown(document, at, "REF-010", "proof obligation", name, obligations, warning=True)
 
 
 def _preconditions(document: Document) -> Iterator[Finding]:
@@ -108,9 +112,12 @@ def _equations(document: Document) -> list[str]:
     return [name_of(entry) for entry in equations if isinstance(entry, dict)]
 
 
-def _unknown(document: Document, path: KeyPath, rule: str, what: str, name: str, known: Any) -> Finding:
+def _unknown(
+    document: Document, path: KeyPath, rule: str, what: str, name: str, known: Any, *, warning: bool = False
+) -> Finding:
     some = ", ".join(list(known)[:20]) or "none"
-    return added(document, path, rule, f"no {what} '{name}'.{did_you_mean(name, known)} Known: {some}")
+    message = f"no {what} '{name}'.{did_you_mean(name, known)} Known: {some}"
+    return added(document, path, rule, message, warning=warning)
 
 
 RULES: tuple[Rule, ...] = (_own_name, _coverage, _applies_to, _checks, _harnesses, _preconditions)

@@ -1,0 +1,344 @@
+"""``pv migrate``: nothing is lost, nothing is half done, and what is typed stays as it was typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from aprender.cli.pv import main
+from aprender.contracts.check import check_content
+from aprender.contracts.migrate import BOM, Migration, migrate
+from aprender.contracts.migrate_steps import ALIASES
+from aprender.contracts.reader import read_bytes
+from aprender.contracts.schema import contract_schema
+from tests.contracts.old_dialect import old_contracts
+
+CORPUS = Path(__file__).parents[3] / "shared" / "corpus"
+NAMES = {old: new for aliases in ALIASES.values() for old, new in aliases.items()} | {"last_modified": "updated"}
+
+OLD = """\
+# Licence: as you like
+
+metadata:  # what it is
+  version: 1.0
+  description: 'It''s "quoted"'
+  references: [a,   b]   # spaced
+  registry: true
+  last_modified: 2026-01-01
+  status: VERIFIED
+
+proof_obligations:
+- statement: Output sums to 1
+  verification: |
+    sum(x) == 1   # not a comment
+
+  tolerance: ~
+- {"type": bound, property: Output sums to 1, id: }
+
+falsification_tests:
+  - id: F-1
+    "description": first   # the rule
+    expected: &p one
+    if_fails: *p
+    command: make
+    counter_example_classes:
+      - no_mask
+      - bias_lost: it was dropped
+      - "bias_twice: it's back"
+formats:
+
+  - odd
+"""
+
+NEW = """\
+# Licence: as you like
+
+schema_version: 2
+metadata:  # what it is
+  version: "1.0"
+  description: 'It''s "quoted"'
+  references: [a,   b]   # spaced
+  kind: registry
+  updated: 2026-01-01
+  x-status: VERIFIED
+
+proof_obligations:
+- id: output-sums-to-1
+  type: invariant
+  property: Output sums to 1
+  formal: |
+    sum(x) == 1   # not a comment
+
+  x-tolerance: ~
+- {"type": bound, property: Output sums to 1, id: output-sums-to-1-2 }
+
+falsification_tests:
+  - id: F-1
+    "rule": first   # the rule
+    prediction: &p one
+    if_fails: *p
+    test: make
+    counter_example_classes:
+      - no_mask
+      - class: bias_lost
+        story: it was dropped
+      - {class: bias_twice, story: "it's back"}
+x-formats:
+
+  - odd
+"""
+
+
+def migrated(text: str) -> Migration:
+    return migrate(text.encode(), "c.yaml")
+
+
+def data_of(content: bytes) -> Any:
+    document, findings = read_bytes(content, "c.yaml")
+    assert document is not None, findings
+    return document.data
+
+
+def kept(old: Any, new: Any) -> bool:
+    """Whether ``new`` holds everything of ``old``, up to the renames that docs/migrate.md lists."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        found = {key: next((n for n in (key, f"x-{key}", NAMES.get(key)) if n in new), None) for key in old}
+        if len(old) == 1 and new.keys() == {"class", "story"}:
+            return list(old.items()) == [(new["class"], new["story"])]
+        if old.get("registry") is True and old.get("kind", "kernel") == "kernel":
+            old = {**old, "kind": "registry"}
+            if new.get("x-registry") is not True:
+                found["registry"] = "kind"
+                old["registry"] = "registry"
+        if old.get("id", "") is None and "id" in new:
+            old = {**old, "id": new["id"]}
+        extra = new.keys() - set(found.values())
+        return None not in found.values() and extra <= {"schema_version", "id", "type"} and all(
+            kept(old[key], new[str(name)]) for key, name in found.items()
+        )  # fmt: skip
+    if isinstance(old, list) and isinstance(new, list):
+        return len(old) == len(new) and all(map(kept, old, new))
+    if isinstance(old, list) and isinstance(new, dict):
+        return kept({item["id"]: {k: v for k, v in item.items() if k != "id"} for item in old}, new)
+    if isinstance(old, str) and isinstance(new, dict):
+        return old == f"{new['class']}: {new['story']}"
+    return bool(old == new) or (isinstance(old, int | float) and new == json.dumps(old))
+
+
+def test_comments_order_quotes_and_blank_lines_stay() -> None:
+    """One file with most of what can happen, to the letter."""
+    result = migrated(OLD)
+    assert result.problems == ()
+    assert result.after.decode() == NEW
+
+
+def test_it_says_what_it_did() -> None:
+    """A person sees which names changed and what was put aside, without reading the diff."""
+    assert migrated(OLD).notes == (
+        "registry: true is now kind: registry",
+        "statement is now property",
+        "verification is now formal",
+        "description is now rule",
+        "expected is now prediction",
+        "command is now test",
+        "version is quoted",
+        "obligation without id has one (2 times)",
+        "obligation without type is an invariant, as it was read",
+        "slug: story is now class and story (2 times)",
+        "metadata.status is now x-status",
+        "proof_obligations.tolerance is now x-tolerance",
+        "formats is now x-formats",
+    )
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@example(text=OLD, newline="\r\n", bom=True)
+@given(text=old_contracts(), newline=st.sampled_from(["\n", "\r\n"]), bom=st.booleans())
+def test_nothing_is_lost(text: str, newline: str, bom: bool) -> None:
+    """Whatever the style: the result is valid, holds all data and all comments, and migrating again changes nothing."""
+    before = (BOM if bom else b"") + text.replace("\n", newline).encode()
+    result = migrate(before, "c.yaml")
+    if isinstance(data_of(before).get("equations"), list) and {p.rule for p in result.problems} == {"MIGRATE"}:
+        return  # a list of equations in flow style is for a person to write out
+    assert result.problems == ()
+    assert [finding for finding in check_content(result.after, "c.yaml").findings if finding.severity == "error"] == []
+    assert kept(data_of(before), data_of(result.after))
+    assert re.findall(rb"# \w+ \d+", result.after) == re.findall(rb"# \w+ \d+", before)
+    assert result.after.startswith(BOM) == bom
+    assert result.after.count(b"\r") == (result.after.count(b"\n") if newline == "\r\n" else 0)
+    assert result.after.count(b"\n\n") == before.count(b"\n\n")
+    assert migrate(result.after, "c.yaml") == Migration("c.yaml", result.after, result.after)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(text=old_contracts(), data=st.data())
+def test_a_damaged_file_is_refused_or_valid(text: str, data: st.DataObject) -> None:
+    """Any mutation of a contract ends as valid version 2 that keeps its data, or unchanged with the reasons."""
+    start = data.draw(st.integers(0, len(text)))
+    end = data.draw(st.integers(start, min(len(text), start + 8)))
+    noise = data.draw(
+        st.sampled_from(["", ":", "- ", "&a ", "*a", "<<: ", "{", "\n", "? ", "\x85", "null", "ship_blocking: 1"])
+    )
+    content = (text[:start] + noise + text[end:]).encode()
+    result = migrate(content, "c.yaml")
+    if result.problems:
+        assert result.after == content
+        lines = content.decode().splitlines()
+        assert all(1 <= problem.line <= len(lines) + 1 for problem in result.problems)
+    else:
+        errors = [finding for finding in check_content(result.after, "c.yaml").findings if finding.severity == "error"]
+        assert errors == []
+        assert kept(data_of(content), data_of(result.after))
+
+
+def test_a_harness_that_quotes_a_claim_names_its_id() -> None:
+    """Where the text is exactly one obligation's property there is nothing to guess; other text stays."""
+    claims = "proof_obligations: [{id: O-1, type: bound, property: it is}]\n"
+    harnesses = (
+        "kani_harnesses:\n  - {id: K-1, obligation: it is, bound: 1}\n  - {id: K-2, obligation: It is!, bound: 1}\n"
+    )
+    result = migrated(f"{REST}{TEST}}}\n{claims}{harnesses}")
+    assert (
+        "- {id: K-1, obligation: O-1, bound: 1}\n  - {id: K-2, obligation: It is!, bound: 1}\n" in result.after.decode()
+    )
+
+
+def test_every_alias_of_the_schema_is_renamed() -> None:
+    """The table of aliases is the schema's: each key that it calls another name of something."""
+    definitions = {"proof_obligations": "obligation_published", "falsification_tests": "falsifier_published"}
+    for block, name in definitions.items():
+        properties = contract_schema()["$defs"][name]["properties"]
+        said = {k: m[1] for k, v in properties.items() if (m := re.match(r"Another name of `(\w+)`", v["description"]))}
+        assert said == ALIASES[block]
+
+
+REST = "metadata: {version: '1', description: d, references: [r], kind: pattern}\n"
+TEST = "falsification_tests:\n  - {id: F-1, rule: r, prediction: p, if_fails: i"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "rule", "message"),
+    [
+        (f"# c\n{REST}", 2, 1, "SCHEMA-101", "the contract has no 'falsification_tests'; it is mandatory"),
+        (
+            f"{REST}{TEST}, ship_blocking: true}}\n", 3, 5, "TEETH-001",
+            "F-1 is ship-blocking but has no probe, expect, guards, counter_example_classes",
+        ),
+        (
+            f"{REST}{TEST}, ship_blocking: yes}}\n", 3, 67, "SCHEMA-102",
+            "falsification_tests[F-1].ship_blocking must be true or false, not 'yes'",
+        ),
+        (
+            f"{REST}{TEST}, counter_example_classes: [No mask]}}\n", 3, 78, "SCHEMA-102",
+            "falsification_tests[F-1].counter_example_classes[0] is 'No mask'; must be a slug: lower-case letters, digits and underscores",
+        ),
+        (
+            f"{REST}{TEST}}}\nequations:\n  - formula: f\n    id: e\n", 4, 1, "MIGRATE",
+            "to become a mapping by name, each entry of this list must begin with '- id: ...'",
+        ),
+        (
+            f"{REST}{TEST}}}\nproof_obligations:\n  - &o {{property: p}}\nformats: *o\n", 6, 1, "MIGRATE",
+            "an anchor, a merge key or an unusual form hides what must change here: write it out, then migrate",
+        ),
+        ("metadata: {a: 1, a: 2}\n", 1, 18, "SCHEMA-020", "key 'a' stands twice in this mapping, first at 1:12; keep one"),
+    ],
+)  # fmt: skip
+def test_what_a_person_must_decide_is_listed(text: str, line: int, column: int, rule: str, message: str) -> None:
+    """The place is that in the file as it is, not in what it might have become; and nothing is changed."""
+    result = migrated(text)
+    assert not result.changed
+    first = next(problem for problem in result.problems if problem.rule == rule)
+    assert (first.line, first.column, first.rule, first.message) == (line, column, rule, message)
+    assert first.source == text.split("\n")[line - 1]
+
+
+def test_a_mistyped_load_bearing_key_is_not_put_aside() -> None:
+    """A typing error that takes a falsifier's teeth out is a question, not an extension."""
+    (problem,) = migrated(f"{REST}{TEST}, ship_bloking: true}}\n").problems
+    assert "unknown key 'ship_bloking'" in problem.message
+    assert "Did you mean 'ship_blocking'?" in problem.message
+
+
+def test_the_command_writes_in_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The mode stays, a link stays a link, no temporary file is left, and a second run finds nothing to do."""
+    target = tmp_path / "real.yaml"
+    target.write_text(OLD)
+    target.chmod(0o640)
+    (tmp_path / "contracts").mkdir()
+    link = tmp_path / "contracts" / "link.yaml"
+    link.symlink_to(target)
+    assert _status("migrate", str(link)) == 0
+    assert target.read_text() == NEW
+    assert target.stat().st_mode & 0o777 == 0o640
+    assert link.is_symlink()
+    assert sorted(os.listdir(tmp_path)) == ["contracts", "real.yaml"]
+    assert capsys.readouterr().err == "pv: 1 files: 1 migrated, 0 not, 0 version 2 before\n"
+    assert _status("migrate", str(link)) == 0
+    assert "is version 2, nothing to do" in capsys.readouterr().out
+
+
+def test_check_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """--check prints a diff and exits 1 where a file would change."""
+    file = tmp_path / "c.yaml"
+    file.write_text(OLD)
+    assert _status("migrate", "--check", str(file)) == 1
+    assert file.read_text() == OLD
+    out = capsys.readouterr().out
+    assert "+schema_version: 2\n" in out
+    assert "-- statement: Output sums to 1\n" in out
+    file.write_text(NEW)
+    assert _status("migrate", "--check", str(file)) == 0
+
+
+def test_one_refusal_does_not_stop_the_others(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each file stands for itself; the exit code says that not all are version 2."""
+    (tmp_path / "a.yaml").write_text(REST)
+    (tmp_path / "b.yaml").write_text(OLD)
+    assert _status("migrate", str(tmp_path)) == 1
+    assert (tmp_path / "a.yaml").read_text() == REST
+    assert (tmp_path / "b.yaml").read_text() == NEW
+    assert f"{tmp_path}/a.yaml:1:1: SCHEMA-101 the contract has no" in capsys.readouterr().out
+
+
+def test_standard_input_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """There is no file to change behind it."""
+    assert _status("migrate", "-") == 2
+    assert capsys.readouterr().err == "pv: error: pv migrate changes files in place; name a file instead of -\n"
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="the corpus of real contracts is not beside this checkout")
+def test_real_contracts_keep_everything() -> None:
+    """Of 170 real contracts most migrate; each that does keeps its data and its comments."""
+    results = [migrate(path.read_bytes(), str(path)) for path in sorted(CORPUS.rglob("*.yaml"))]
+    done = [result for result in results if not result.problems]
+    assert len(done) >= 0.9 * len(results)
+    for result in done:
+        assert kept(_linked(result), data_of(result.after)), result.file
+        assert _comments(result.after) == _comments(result.before), result.file
+
+
+def _linked(result: Migration) -> Any:
+    """The data before, with the ids that harnesses have for the texts they had."""
+    old, new = data_of(result.before), data_of(result.after)
+    names = {one["id"]: one["property"] for one in new.get("proof_obligations", ())}
+    for one, other in zip(old.get("kani_harnesses", ()), new.get("kani_harnesses", ()), strict=True):
+        if one["obligation"] == names.get(other["obligation"]):
+            one["obligation"] = other["obligation"]
+    return old
+
+
+def _comments(content: bytes) -> list[bytes]:
+    return re.findall(rb"(?m)^\s*#.*$", content)
+
+
+def _status(*words: str) -> Any:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    return end.value.code
