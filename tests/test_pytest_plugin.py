@@ -83,7 +83,7 @@ def test_an_invalid_contract_is_a_collection_error_with_its_findings(toy: Projec
     toy.edit_contract("if_fails:", "if_fail:")
     result = run(pytester)
     result.assert_outcomes(errors=1)
-    result.stdout.fnmatch_lines(["*thermometer-v1.yaml:16:5: SCHEMA-024 unknown key 'if_fail'*"])
+    result.stdout.fnmatch_lines(["*thermometer-v1.yaml:16:5: error SCHEMA-024 unknown key 'if_fail'*"])
 
 
 def test_other_yaml_files_are_left_alone_and_nothing_heavy_is_imported(pytester: pytest.Pytester) -> None:

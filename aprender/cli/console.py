@@ -14,8 +14,13 @@ NOTHING_TO_DO, NOT_PROVEN, INTERRUPTED = 2, 3, 130  # as aprender.falsify.verdic
 
 
 def say(text: str) -> None:
-    """Print to standard output; colour only on a terminal, and not where NO_COLOR is set."""
-    sys.stdout.write(f"{text if _takes_colour() else plain(text)}\n")
+    """Print to standard output; colour only on a terminal, and not where NO_COLOR is set.
+
+    What the encoding of standard output can't hold is escaped: a contract or the name of a file may hold anything.
+    """
+    encoding = sys.stdout.encoding
+    shown = text if _takes_colour() else plain(text)
+    sys.stdout.write(f"{shown.encode(encoding, 'backslashreplace').decode(encoding)}\n")
 
 
 def complain(text: str) -> None:

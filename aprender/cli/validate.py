@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from typing import NamedTuple
 
 from aprender.cli.console import say
-from aprender.contracts.config import read_config, selected
+from aprender.contracts.config import read_config
+from aprender.contracts.selection import check_selectors, selected
 from aprender.contracts.validate import Validation, validate
+from aprender.reports.hidden import Hidden
 
 HOLDS, HAS_ERRORS = 0, 1  # as aprender.falsify.verdict, which is not imported for this
 FORMATS = ("text", "json", "sarif", "junit", "github")
@@ -19,10 +22,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--format", choices=FORMATS, default="text", help="default: text")
     parser.add_argument("--json", dest="format", action="store_const", const="json", help="the same as --format json")
-    parser.add_argument("--strict", action="store_true", help="warnings fail, too")
+    parser.add_argument("--strict", action=argparse.BooleanOptionalAction, help="warnings fail, too")
     for option, what in (("--select", "only these rules"), ("--ignore", "all but these rules")):
-        parser.add_argument(option, metavar="RULE", action="append", default=[], help=f"{what}: an id or a family")
-    parser.add_argument("--quiet", action="store_true", help="print findings only")
+        help_text = f"{what}: SCHEMA-013, or all that begin so: SCHEMA, SCHEMA-0; separated by commas or repeated"
+        parser.add_argument(option, metavar="RULE", action="append", default=[], help=help_text)
+    parser.add_argument("--quiet", action="store_true", help="print findings only, nothing where there is none")
     parser.add_argument("--bind", action="store_true", help="import the probes and check that falsifiers fit them")
     parser.add_argument("--evidence", action="store_true", help="check the status that contracts claim")
     parser.add_argument("--no-cache", action="store_true", help="check every file, also what was checked before")
@@ -30,22 +34,44 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """Validate, print, and return the exit code."""
-    config = read_config()
-    result = validate(arguments.paths or config.paths, cached=not arguments.no_cache)
+    settings = _settings(arguments)
+    everything = validate(settings.paths, cached=not arguments.no_cache)
     if arguments.bind or arguments.evidence:
-        result = _further(result, bind=arguments.bind, evidence=arguments.evidence)
-    ignore = [*config.ignore, *_rules(arguments.ignore)]
-    select = _rules(arguments.select) or config.select
-    result = result.with_findings(selected(result.findings, select, ignore))
-    fails = result.errors or (result.warnings and (arguments.strict or config.strict))
+        everything = _further(everything, bind=arguments.bind, evidence=arguments.evidence)
+    result = everything.with_findings(selected(everything.findings, settings.select, settings.ignore))
+    hidden = Hidden(everything.errors - result.errors, everything.warnings - result.warnings)
+    fails = result.errors or (result.warnings and settings.strict)
     status = HAS_ERRORS if fails else HOLDS
-    if text := _report(result, arguments.format, status, quiet=arguments.quiet):
+    if text := _report(result, hidden, status, arguments, strict=settings.strict):
         say(text)
     return status
 
 
-def _rules(given: list[str]) -> tuple[str, ...]:
-    return tuple(rule.strip().upper() for entry in given for rule in entry.split(",") if rule.strip())
+class _Settings(NamedTuple):
+    """The command line, completed by pyproject.toml."""
+
+    paths: tuple[str, ...]
+    select: tuple[str, ...]
+    ignore: tuple[str, ...]
+    strict: bool
+
+
+def _settings(arguments: argparse.Namespace) -> _Settings:
+    """What the command line says beats pyproject.toml; rules selected there replace both lists here."""
+    config = read_config()
+    select, ignore = (_rules(arguments, option) for option in ("select", "ignore"))
+    if not (select or ignore):
+        select, ignore = config.select, config.ignore
+    strict = config.strict if arguments.strict is None else arguments.strict
+    return _Settings(tuple(arguments.paths) or config.paths, select, ignore, strict)
+
+
+def _rules(arguments: argparse.Namespace, option: str) -> tuple[str, ...]:
+    given = (rule.strip().upper() for entry in getattr(arguments, option) for rule in entry.split(","))
+    rules = tuple(rule for rule in given if rule)
+    if rules:
+        check_selectors(rules, lambda rule: f"--{option} {rule}")
+    return rules
 
 
 def _further(result: Validation, *, bind: bool, evidence: bool) -> Validation:
@@ -62,23 +88,27 @@ def _further(result: Validation, *, bind: bool, evidence: bool) -> Validation:
     return result.with_findings(findings)
 
 
-def _report(result: Validation, form: str, status: int, *, quiet: bool) -> str:
-    if form == "json":
-        from aprender.reports.json_report import validation_json
+def _report(result: Validation, hidden: Hidden, status: int, arguments: argparse.Namespace, *, strict: bool) -> str:
+    """The report in the format that was asked for, which is imported only then."""
+    match arguments.format:
+        case "json":
+            from aprender.reports.validation_json import validation_json
 
-        return validation_json(result, status)
-    if form == "sarif":
-        from aprender.reports.sarif import validation_sarif
+            return validation_json(result, hidden, status)
+        case "sarif":
+            from aprender.reports.sarif import validation_sarif
 
-        return validation_sarif(result, status)
-    if form == "junit":
-        from aprender.reports.junit import validation_junit
+            return validation_sarif(result, hidden, status)
+        case "junit":
+            from aprender.reports.junit import validation_junit
 
-        return validation_junit(result)
-    if form == "github":
-        from aprender.reports.github import validation_github
+            return validation_junit(result, hidden, strict=strict)
+        case "github":
+            from aprender.reports.github import validation_github
 
-        return validation_github(result)
+            return validation_github(result, hidden, strict=strict)
+    from aprender.contracts.source_lines import with_source_lines
     from aprender.reports.validation_text import validation_text
 
-    return validation_text(result, quiet=quiet)
+    result = result._replace(findings=tuple(with_source_lines(result.findings)))
+    return validation_text(result, hidden=hidden, strict=strict, quiet=arguments.quiet, colour=True)

@@ -7,26 +7,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from aprender.contracts.findings import Finding
-from aprender.contracts.validate import Validation
 from aprender.falsify.gate import Standing, ship_percentage
 from aprender.falsify.record import FalsifierRun
-
-
-def validation_json(result: Validation, exit_code: int) -> str:
-    """``findings``, ``counts``, ``exit_code``."""
-    return _dump(
-        {
-            "findings": [finding.to_json() for finding in result.findings],
-            "counts": {
-                "contracts": len(result.files),
-                "falsifiers": result.falsifiers,
-                "expectations": result.expectations,
-                "errors": result.errors,
-                "warnings": result.warnings,
-            },
-            "exit_code": exit_code,
-        }
-    )
 
 
 def runs_json(

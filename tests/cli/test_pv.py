@@ -54,14 +54,17 @@ def test_a_second_run_does_not_even_import_the_probes(project: Project) -> None:
 def test_validate_exits_0_1_2(project: Project) -> None:
     """Valid, errors, nothing to validate."""
     done = pv(project.root, "validate")
-    assert (done.returncode, done.stdout) == (0, "1 contract, 1 falsifier, 1 expectation: 0 errors, 0 warnings\n")
+    assert (done.returncode, done.stdout) == (
+        0,
+        "1 contract, 1 falsifier, 1 expectation: 0 errors, 0 warnings. Contract is valid.\n",
+    )
     project.edit_contract("if_fails:", "if_fail:")
     done = pv(project.root, "validate", "contracts/thermometer-v1.yaml")
     assert done.returncode == 1
-    first, second, last = done.stdout.splitlines()
-    assert first.startswith("contracts/thermometer-v1.yaml:13:5: SCHEMA-101 ")
-    assert second.startswith("contracts/thermometer-v1.yaml:16:5: SCHEMA-024 unknown key 'if_fail'")
-    assert last == "1 contract, 1 falsifier, 1 expectation: 2 errors, 0 warnings"
+    first, _, _, second, _, _, last = done.stdout.splitlines()
+    assert first.startswith("contracts/thermometer-v1.yaml:13:5: error SCHEMA-101 ")
+    assert second.startswith("contracts/thermometer-v1.yaml:16:5: error SCHEMA-024 unknown key 'if_fail'")
+    assert last == "1 contract, 1 falsifier, 1 expectation: 2 errors, 0 warnings. Contract is not valid."
     done = pv(project.root, "validate", "toyprobes")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "pv: toyprobes: no contract found (looked for *.yaml and *.yml); is this the right folder?\n"

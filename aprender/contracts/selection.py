@@ -1,0 +1,77 @@
+"""Which rules a run is about: ``--select`` and ``--ignore``, by id or by what an id begins with.
+
+A selector is a rule (``SCHEMA-013``), a family (``SCHEMA``) or a family with the first digits (``SCHEMA-0``).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Sequence
+
+from aprender.contracts.findings import Finding, did_you_mean
+from aprender.errors import AprenderError
+
+_RULEBOOK = os.path.join(os.path.dirname(__file__), "rulebook")
+_ID = re.compile(r"^- id: (\S+)", re.MULTILINE)
+_UNREADABLE = ("YAML-001", "YAML-002", "YAML-003", "YAML-004", "YAML-005")  # what can't be read can't be checked
+
+
+def selected(findings: Iterable[Finding], select: Sequence[str], ignore: Sequence[str]) -> list[Finding]:
+    """The findings of rules in ``select`` (empty: all) and not in ``ignore``.
+
+    Selecting other rules does not hide that a file can't be read: nothing would say that those rules saw nothing.
+    Ignoring does, since it names what it hides.
+    """
+    return [
+        finding
+        for finding in findings
+        if (not select or finding.rule in _UNREADABLE or _matches(finding.rule, select))
+        and not _matches(finding.rule, ignore)
+    ]
+
+
+def check_selectors(selectors: Iterable[str], place: Callable[[str], str]) -> None:
+    """Raise AprenderError for a selector that no rule matches; ``place`` says where it stands."""
+    rules = rule_ids()
+    families = dict.fromkeys(_family(rule) for rule in rules)
+    for selector in selectors:
+        if any(_matches(rule, [selector]) for rule in rules):
+            continue
+        if _family(selector) not in families and _has_plugins():
+            continue  # their ids are known only once they find something
+        hint = did_you_mean(selector, [*families, *rules])
+        raise AprenderError(
+            f"{place(selector)}: no rule or family '{selector}'.{hint} Families: {', '.join(families)}; "
+            "pv explain --list lists the rules"
+        )
+
+
+def rule_ids() -> list[str]:
+    """Every rule's id. The rulebook is not parsed for it: that takes longer than checking a contract."""
+    found: list[str] = []
+    for name in sorted(os.listdir(_RULEBOOK)):
+        if name.endswith(".yaml"):
+            with open(os.path.join(_RULEBOOK, name), encoding="utf-8") as file:
+                found += _ID.findall(file.read())
+    return sorted(found)
+
+
+def _matches(rule: str, selectors: Iterable[str]) -> bool:
+    family = _family(rule)
+    return any(
+        family == selector or (rule.startswith(selector) and family == _family(selector)) for selector in selectors
+    )
+
+
+def _family(rule: str) -> str:
+    """What stands before the number; ``PM-SHAPE`` is a family, too."""
+    family, _, number = rule.rpartition("-")
+    return family if family and (not number or number.isdigit()) else rule
+
+
+def _has_plugins() -> bool:
+    """Whether others' rules are installed."""
+    from aprender.contracts.plugins import plugins
+
+    return bool(plugins())
