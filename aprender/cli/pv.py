@@ -15,9 +15,13 @@ COMMANDS = {
     "validate": "check contracts and print every finding with its line and column",
     "run": "run falsifiers, prove that each can go RED, record the evidence",
     "status": "print the present verdict of every falsifier, from evidence alone",
-    "migrate": "turn contracts of the published dialect into version 2, comments and order preserved",
-    "init": "make a repository's first contract, its falsifier and its CI file",
     "gate": "exit 0 only if every ship-blocking falsifier has fresh GREEN evidence",
+    "init": "make a repository's first contract, its falsifier and its CI file",
+    "explain": "say what a rule is about, why, and show a wrong and a right example",
+    "show": "print one contract, or one of its falsifiers, for people",
+    "diff": "compare two versions: what was tightened, what was weakened, and was it explained",
+    "migrate": "turn contracts of the published dialect into version 2, comments and order preserved",
+    "schema": "print the JSON Schema of contracts, for editors and other tools",
 }
 
 HELP = """Usage: pv COMMAND [ARGUMENTS]
