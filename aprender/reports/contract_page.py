@@ -7,7 +7,7 @@ import textwrap
 from typing import Any
 
 from aprender.contracts.change import texts_of
-from aprender.contracts.reader import Document
+from aprender.contracts.document import Document
 
 _LABEL = 12  # what stands before a value is this wide, so that values align
 
