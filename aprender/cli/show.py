@@ -9,8 +9,8 @@ import shutil
 import sys
 
 from aprender.cli.console import say
+from aprender.contracts.document import Document
 from aprender.contracts.findings import did_you_mean
-from aprender.contracts.reader import Document
 from aprender.contracts.revisions import document_of, side_of
 from aprender.contracts.validate import NothingToDo
 from aprender.errors import AprenderError

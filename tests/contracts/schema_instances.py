@@ -9,7 +9,25 @@ from typing import Any
 from aprender.contracts.schema import contract_schema
 
 _TEXTS = ("", " ", "x", "30d", "a_slug", "module.name:probe", "2026-11-22", "FALSIFY-1", "all", "kernel", "café", "N/A")
-_VALUES: tuple[Any, ...] = (None, True, False, 0, 1, 2, -1, 1.0, 2.5, 1e9, *_TEXTS, [], {}, [None], [1, "x"], {"x": 1}, {"id": "a"})
+_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    False,
+    0,
+    1,
+    2,
+    -1,
+    1.0,
+    2.5,
+    1e9,
+    *_TEXTS,
+    [],
+    {},
+    [None],
+    [1, "x"],
+    {"x": 1},
+    {"id": "a"},
+)
 _SAMPLES = {  # a text for each pattern of the schema
     r"\S": "some text",
     "^[1-9][0-9]{0,3}[hdw]$": "30d",
@@ -42,9 +60,9 @@ def mutate(data: Any, random: Random) -> None:
     elif keys and change < 0.6:
         del container[random.choice(keys)]
     else:
-        container[random.choice(("id", "kind", "unknown", "x-mine", "metadata", "expect", "type", "schema_version"))] = (
-            _a_value(random)
-        )
+        container[
+            random.choice(("id", "kind", "unknown", "x-mine", "metadata", "expect", "type", "schema_version"))
+        ] = _a_value(random)
 
 
 def _a_value(random: Random) -> Any:
@@ -72,12 +90,16 @@ def _instance(schema: dict[str, Any], random: Random, depth: int) -> Any:
         return schema["const"] if "const" in schema else random.choice(schema["enum"])
     kind = schema.get("type", "string" if "pattern" in schema else "object" if "properties" in schema else "any")
     kind = random.choice(kind) if isinstance(kind, list) else kind
+    if kind == "object":
+        return _mapping(schema, random, depth)
+    if kind == "array":
+        count = max(schema.get("minItems", 0), 0 if depth > 4 else random.randint(0, 1))
+        return [_instance(schema.get("items", {}), random, depth + 1) for _ in range(count)]
+    return _scalar(kind, schema, random)
+
+
+def _scalar(kind: str, schema: dict[str, Any], random: Random) -> Any:
     match kind:
-        case "object":
-            return _mapping(schema, random, depth)
-        case "array":
-            count = max(schema.get("minItems", 0), 0 if depth > 4 else random.randint(0, 1))
-            return [_instance(schema.get("items", {}), random, depth + 1) for _ in range(count)]
         case "string":
             return _SAMPLES[schema["pattern"]] if "pattern" in schema else random.choice(_TEXTS)
         case "integer":

@@ -68,16 +68,22 @@ def test_a_guard_may_decide_a_sign(old: str, new: str, expected: str | None) -> 
 
 def test_guards_that_keep_a_name_from_being_negative() -> None:
     """Either way round; a bound below zero does not."""
-    assert names_not_negative(["a > 0", "0 <= b", "c >= -1", "d == 3", "e < 3", "f + 1 > 0", "prose"]) == {"a", "b", "d"}
+    assert names_not_negative(["a > 0", "0 <= b", "c >= -1", "d == 3", "e < 3", "f + 1 > 0", "prose"]) == {
+        "a",
+        "b",
+        "d",
+    }
 
 
 NUMBERS = st.integers(-9, 9).map(str)
 NAMES = st.sampled_from(["a", "b"])
 SIDES = st.recursive(
     NUMBERS | NAMES,
-    lambda inner: st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
-    | inner.map("abs({})".format)
-    | st.tuples(inner, inner).map(lambda t: f"max({t[0]}, {t[1]})"),
+    lambda inner: (
+        st.tuples(inner, st.sampled_from("+-*/"), inner).map(lambda t: f"({t[0]} {t[1]} {t[2]})")
+        | inner.map("abs({})".format)
+        | st.tuples(inner, inner).map(lambda t: f"max({t[0]}, {t[1]})")
+    ),
     max_leaves=5,
 )
 SYMBOLS = st.sampled_from(["<", "<=", ">", ">=", "==", "!="])
@@ -101,7 +107,7 @@ def test_what_is_called_tightened_implies_the_old_one(
             outside = wide.evaluate({"a": a, "b": b})
         except ArithmeticError:
             continue
-        near = abs(inside.left - inside.right) < 1e-9 * max(1, abs(inside.left)) or abs(outside.left - outside.right) < 1e-9 * max(
-            1, abs(outside.left)
-        )
+        near = abs(inside.left - inside.right) < 1e-9 * max(1, abs(inside.left)) or abs(
+            outside.left - outside.right
+        ) < 1e-9 * max(1, abs(outside.left))
         assert outside.holds or not inside.holds or near

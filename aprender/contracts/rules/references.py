@@ -1,7 +1,7 @@
 """References inside a contract resolve, by id and never by count.
 
-The old dialect names things in free text; there only what is plainly meant as a reference is looked at. What gates check
-and harnesses prove is said in words by most real contracts, so it is never more than a warning.
+The old dialect names things in free text; there only what is plainly meant as a reference is looked at. What gates
+check and harnesses prove is said in words by most real contracts, so it is never more than a warning.
 """
 
 from __future__ import annotations
