@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from typing import NamedTuple
 
 from aprender.cli.console import say
-from aprender.contracts.config import read_config
-from aprender.contracts.selection import check_selectors, selected
+from aprender.contracts.config import Config, read_config
 from aprender.contracts.validate import Validation, validate
-from aprender.reports.hidden import Hidden
+from aprender.reports.hidden import NOTHING_HIDDEN, Hidden
 
 HOLDS, HAS_ERRORS = 0, 1  # as aprender.falsify.verdict, which is not imported for this
 FORMATS = ("text", "json", "sarif", "junit", "github")
@@ -38,8 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     everything = validate(settings.paths, cached=not arguments.no_cache)
     if arguments.bind or arguments.evidence:
         everything = _further(everything, bind=arguments.bind, evidence=arguments.evidence)
-    result = everything.with_findings(selected(everything.findings, settings.select, settings.ignore))
-    hidden = Hidden(everything.errors - result.errors, everything.warnings - result.warnings)
+    result, hidden = _selected(everything, settings)
     fails = result.errors or (result.warnings and settings.strict)
     status = HAS_ERRORS if fails else HOLDS
     if text := _report(result, hidden, status, arguments, strict=settings.strict):
@@ -47,31 +44,34 @@ def run(arguments: argparse.Namespace) -> int:
     return status
 
 
-class _Settings(NamedTuple):
-    """The command line, completed by pyproject.toml."""
-
-    paths: tuple[str, ...]
-    select: tuple[str, ...]
-    ignore: tuple[str, ...]
-    strict: bool
-
-
-def _settings(arguments: argparse.Namespace) -> _Settings:
+def _settings(arguments: argparse.Namespace) -> Config:
     """What the command line says beats pyproject.toml; rules selected there replace both lists here."""
     config = read_config()
     select, ignore = (_rules(arguments, option) for option in ("select", "ignore"))
     if not (select or ignore):
         select, ignore = config.select, config.ignore
     strict = config.strict if arguments.strict is None else arguments.strict
-    return _Settings(tuple(arguments.paths) or config.paths, select, ignore, strict)
+    return Config(tuple(arguments.paths) or config.paths, select, ignore, strict)
 
 
 def _rules(arguments: argparse.Namespace, option: str) -> tuple[str, ...]:
     given = (rule.strip().upper() for entry in getattr(arguments, option) for rule in entry.split(","))
     rules = tuple(rule for rule in given if rule)
     if rules:
+        from aprender.contracts.selection import check_selectors
+
         check_selectors(rules, lambda rule: f"--{option} {rule}")
     return rules
+
+
+def _selected(everything: Validation, settings: Config) -> tuple[Validation, Hidden]:
+    """What the chosen rules found, and how much the others did."""
+    if not (settings.select or settings.ignore):
+        return everything, NOTHING_HIDDEN
+    from aprender.contracts.selection import selected
+
+    result = everything.with_findings(selected(everything.findings, settings.select, settings.ignore))
+    return result, Hidden(everything.errors - result.errors, everything.warnings - result.warnings)
 
 
 def _further(result: Validation, *, bind: bool, evidence: bool) -> Validation:

@@ -13,7 +13,6 @@ from aprender.contracts.findings import Finding, did_you_mean
 from aprender.errors import AprenderError
 
 _RULEBOOK = os.path.join(os.path.dirname(__file__), "rulebook")
-_ID = re.compile(r"^- id: (\S+)", re.MULTILINE)
 _UNREADABLE = ("YAML-001", "YAML-002", "YAML-003", "YAML-004", "YAML-005")  # what can't be read can't be checked
 
 
@@ -53,7 +52,7 @@ def rule_ids() -> list[str]:
     for name in sorted(os.listdir(_RULEBOOK)):
         if name.endswith(".yaml"):
             with open(os.path.join(_RULEBOOK, name), encoding="utf-8") as file:
-                found += _ID.findall(file.read())
+                found += re.findall(r"^- id: (\S+)", file.read(), re.MULTILINE)
     return sorted(found)
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from aprender.contracts.findings import Finding
 from aprender.contracts.validate import Validation
-from aprender.reports.colour import coloured
-from aprender.reports.excerpt import excerpt, shown
 from aprender.reports.hidden import NOTHING_HIDDEN, Hidden
 
 STANDARD_INPUT = "<stdin>"
 _PASSED_OVER_SHOWN = 5
-_COLOURS = {"error": "red", "warning": "yellow"}
 
 
 def validation_text(
@@ -22,7 +18,7 @@ def validation_text(
     colour: bool = False,
 ) -> str:
     """Findings, what was passed over, and the summary; ``quiet`` leaves the findings and what is hidden of them."""
-    lines = [line for finding in result.findings for line in _finding(finding, colour)]
+    lines = _findings(result, colour)
     if quiet:
         lines += [f"{hidden} ignored"] if hidden else []
     else:
@@ -50,21 +46,23 @@ def plural(count: int, word: str) -> str:
     return f"{count:,} {word}{'' if count == 1 else 's'}"
 
 
-def _finding(finding: Finding, colour: bool) -> list[str]:
-    severity = coloured(finding.severity, _COLOURS[finding.severity], bold=True) if colour else finding.severity
-    place = f"{shown(file_name(finding.file))}:{finding.line}:{finding.column}"
-    head = f"{place}: {severity} {finding.rule} {shown(finding.message)}"
-    below = excerpt(finding.source, finding.line, finding.column)
-    if colour and below:
-        below[-1] = below[-1].replace("^", coloured("^", _COLOURS[finding.severity], bold=True))
-    return [head, *below]
+def _findings(result: Validation, colour: bool) -> list[str]:
+    if not result.findings:
+        return []
+    from aprender.reports.finding_text import finding_text  # a valid contract doesn't wait for it
+
+    return [
+        line for finding in result.findings for line in finding_text(finding, file_name(finding.file), colour=colour)
+    ]
 
 
 def _passed_over(result: Validation) -> list[str]:
     """Other kinds of file are told, so that nobody takes them for checked."""
-    names = [shown(name) for name in result.passed_over[:_PASSED_OVER_SHOWN]]
-    if not names:
+    if not result.passed_over:
         return []
+    from aprender.reports.excerpt import shown
+
+    names = [shown(name) for name in result.passed_over[:_PASSED_OVER_SHOWN]]
     more = len(result.passed_over) - len(names)
     return [f"passed over, as no contracts: {', '.join(names)}{f' and {more:,} more' if more else ''}"]
 
