@@ -38,6 +38,13 @@ Exit codes: 0 all that was asked for holds; 1 RED, or a contract has errors; 2 u
 """
 
 
+class _Help(argparse.HelpFormatter):
+    """A fixed width: asking the terminal for its own imports more than a small contract takes to check."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=100)
+
+
 class _Parser(argparse.ArgumentParser):
     """One sentence instead of the whole usage."""
 
@@ -68,7 +75,9 @@ def _main(words: list[str]) -> int:
         return NOTHING_TO_DO
     command = import_module(f"aprender.cli.{name}")
     summary = COMMANDS[name]
-    parser = _Parser(prog=f"pv {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False)
+    parser = _Parser(
+        prog=f"pv {name}", description=f"{summary[0].upper()}{summary[1:]}.", allow_abbrev=False, formatter_class=_Help
+    )
     command.configure(parser)
     status: int = command.run(parser.parse_args(words[1:]))
     return status

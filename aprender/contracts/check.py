@@ -34,8 +34,18 @@ def check_content(content: bytes, file: str) -> Checked:
     meaning = [*check_rules(sound), *plugin_findings(sound)]
     if document.incomplete:
         meaning = [finding for finding in meaning if not finding.rule.startswith(_SAY_WHAT_IS_MISSING)]
-    everything = _in_order([*findings, *shape, *meaning], content, document)
+    said = [*findings, *_not_said(findings, [*shape, *meaning])]
+    everything = _in_order(said, content, document)
     return Checked(everything, summary_of(sound))
+
+
+def _not_said(earlier: list[Finding], later: list[Finding]) -> list[Finding]:
+    """The ``later`` findings without those that only follow from what is wrong with the same value already."""
+    unread = {finding[1:3] for finding in earlier if finding.rule in ("YAML-003", "YAML-005")}
+    misspelt = {finding[1:3] for finding in later if finding.rule == "SCHEMA-103"}
+    if not unread and not misspelt:
+        return later
+    return [f for f in later if f[1:3] not in unread and not (f.rule == "SCHEMA-024" and f[1:3] in misspelt)]
 
 
 def _in_order(findings: list[Finding], content: bytes, document: Document | None = None) -> list[Finding]:

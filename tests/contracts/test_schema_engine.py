@@ -27,7 +27,8 @@ def by_reference(error: ValidationError) -> set[Key]:
     path, keyword = tuple(error.absolute_path), str(error.validator)
     schema: Any = error.schema
     if keyword == "required":
-        return {(*path, key, keyword) for key in schema["required"] if key not in error.instance}
+        instance: Any = error.instance
+        return {(*path, key, keyword) for key in schema["required"] if key not in instance}
     if keyword == "anyOf":
         branches: list[set[Key]] = [set() for _ in schema["anyOf"]]
         for nested in error.context or ():

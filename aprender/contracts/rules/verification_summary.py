@@ -43,7 +43,7 @@ def _summary(document: Document) -> Iterator[Finding]:
         return
     for key, (number, what) in computed(document).items():
         if isinstance(summary.get(key), int) and summary[key] != number and _is_stated(document, key):
-            message = f"{key} is {summary[key]}, but there are {number} {what}"
+            message = f"{key} is {summary[key]}; the contract has {number}, counting {what}"
             yield added(document, ("verification_summary", key), "SUMMARY-001", message)
     total = summary.get("total_obligations")
     for key in ("l2_property_tested", "l3_kani_proved"):
