@@ -13,7 +13,6 @@ import rfc8785
 
 from aprender.errors import AprenderError
 
-
 _READ_VERDICTS = ("evidence.py", "gate.py", "claims.py", "check_binding.py", "node_ids.py")  # and make none
 
 
