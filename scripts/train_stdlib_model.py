@@ -43,8 +43,11 @@ CONFIG = TransformerConfig(
     head_dim=20,
     rms_norm_eps=3e-4,
     rope_theta=50000.0,
+    rope_scaling=None,
+    windows=(None,) * 4,
     tie_word_embeddings=False,
     qkv_bias=True,
+    qk_norm=False,
 )
 
 
@@ -226,7 +229,8 @@ def save(out: Path, tensors: dict[str, Tensor], tokenizer: Tokenizer, text: Stdl
     save_file(tensors, out / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save(str(out / "tokenizer.json"))
     shape = dataclasses.asdict(CONFIG)
-    del shape["family"], shape["qkv_bias"]
+    for ours in ("family", "qkv_bias", "qk_norm", "rope_scaling", "windows"):
+        del shape[ours]
     hf = {"architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", **shape, "hidden_act": "silu"}
     hf |= {"max_position_embeddings": 512, "attention_dropout": 0.0, "torch_dtype": "float32"}
     hf |= {"use_sliding_window": False, "bos_token_id": None, "eos_token_id": None}

@@ -4,7 +4,7 @@ Reading costs next to nothing where there is no such table: what parses and chec
 mentions it.
 """
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 import os
 from typing import NamedTuple

@@ -4,7 +4,7 @@
 and exactly one of ``< <= > >= == !=``. There is no ``or``, no attribute access and no other call.
 """
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 import _ast as ast  # the node classes alone: the module ast costs a validation of one file a tenth of its time
 import math

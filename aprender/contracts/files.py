@@ -1,6 +1,6 @@
 """Which files are contracts: files as named, folders searched."""
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 import os
 import stat
@@ -14,6 +14,8 @@ from aprender.errors import AprenderError
 SUFFIXES = (".yaml", ".yml")
 STANDARD_INPUT = "-"
 MAX_BYTES = 16 * 2**20
+# Opening a pipe must not wait for somebody to write into it; text mode would change line breaks on Windows.
+_WITHOUT_WAITING = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 # What the published tool does not look at either: other kinds of file that stand among contracts.
 OTHER_FOLDERS = frozenset(("kaizen", "legacy", "pipelines", "publish-manifests"))
 OTHER_FILES = frozenset(("binding.yaml", "external-corpora.yaml", "ontology.yaml"))
@@ -62,17 +64,24 @@ def read_content(file: str) -> bytes | Finding:
     if file == STANDARD_INPUT:
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     try:
-        with open(file, "rb", opener=_without_waiting) as stream:
-            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+        opened = os.open(file, _WITHOUT_WAITING)
+        try:
+            status = os.fstat(opened)
+            if not stat.S_ISREG(status.st_mode):
                 return Finding(file, 1, 1, "YAML-002", "error", "not a regular file; a contract is one")
-            return stream.read(MAX_BYTES + 1)
+            return _read(opened, min(status.st_size, MAX_BYTES) + 1)
+        finally:
+            os.close(opened)
     except OSError as error:
         return Finding(file, 1, 1, "YAML-002", "error", f"can't read the file: {error.strerror}")
 
 
-def _without_waiting(path: str, flags: int) -> int:
-    """Opening a pipe must not wait for somebody to write into it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+def _read(opened: int, size: int) -> bytes:
+    """Up to ``size`` bytes: one may come in parts."""
+    parts = [os.read(opened, size)]
+    while parts[-1] and (left := size - sum(map(len, parts))) > 0:
+        parts.append(os.read(opened, left))
+    return b"".join(parts)
 
 
 def _below(folder: str, seen: set[str], passed_over: list[str]) -> Iterator[tuple[str, str]]:

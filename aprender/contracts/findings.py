@@ -1,8 +1,9 @@
 """A finding: one thing wrong with a contract, and exactly where."""
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 Severity = Literal["error", "warning"]
@@ -35,7 +36,12 @@ class Finding(NamedTuple):
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` with a leading blank where one of ``valid`` is near ``word``, else an empty string."""
+    near = _nearest(word, tuple(valid))
+    return f" Did you mean '{near}'?" if near else ""
+
+
+@lru_cache(1000)  # the same key is wrong in many files
+def _nearest(word: str, valid: tuple[str, ...]) -> str | None:
     import difflib  # only where something is wrong: start-up is part of the interface
 
-    near = difflib.get_close_matches(word, list(valid), n=1, cutoff=0.6)
-    return f" Did you mean '{near[0]}'?" if near else ""
+    return next(iter(difflib.get_close_matches(word, valid, n=1, cutoff=0.6)), None)

@@ -4,7 +4,7 @@ The ends are computed with the operations that judge an observation. Those round
 inside of what can be reached, and a proof from intervals holds of floating point, not only on paper.
 """
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 import _ast as ast
 import math
@@ -24,7 +24,7 @@ class Interval(NamedTuple):
     high: float
 
     @property
-    def finite(self) -> Interval | None:
+    def finite(self) -> "Interval | None":
         """The part that a judge accepts as a value; None where there is none."""
         low, high = max(self.low, -LARGEST), min(self.high, LARGEST)
         return Interval(low, high) if low <= high else None

@@ -6,7 +6,7 @@ takes longer than validating a hundred contracts. Only the keywords below are kn
 error when it is compiled, never passed over.
 """
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 import json
 import os
@@ -26,7 +26,7 @@ class Violation(NamedTuple):
     keyword: str
     value: Any
     schema: dict[str, Any]
-    branches: tuple[tuple[Violation, ...], ...] = ()
+    branches: tuple[tuple["Violation", ...], ...] = ()
 
 
 Check = Callable[[Any, KeyPath, list[Violation]], None]
@@ -43,6 +43,11 @@ _IS_TYPE: dict[str, Callable[[Any], bool]] = {
     "number": lambda value: value.__class__ is int or value.__class__ is float,
     "integer": lambda value: value.__class__ is int or (value.__class__ is float and value.is_integer()),
 }
+# The classes whose every value is of the type; a float may be an integer, so it is looked at.
+_CLASSES: dict[str, tuple[type, ...]] = {
+    "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "null": (type(None),),
+    "number": (int, float), "integer": (int,),
+}  # fmt: skip
 
 
 @cache
@@ -120,7 +125,8 @@ class Compiler:
         return check
 
     def _object(self, schema: dict[str, Any]) -> Check:
-        known = {key: self.compile(value) for key, value in schema.get("properties", {}).items()}
+        properties = schema.get("properties", {})
+        known = {key: (_certainly_right(value), self.compile(value)) for key, value in properties.items()}
         patterns = [(re.compile(key).search, self.compile(v)) for key, v in schema.get("patternProperties", {}).items()]
         additional = schema.get("additionalProperties", True)
         other = None if additional is False else self.compile(additional)
@@ -131,7 +137,8 @@ class Compiler:
             unknown = False
             for key, entry in value.items():
                 if (of_key := known.get(key)) is not None:
-                    of_key(entry, (*path, key), found)
+                    if entry.__class__ not in of_key[0]:
+                        of_key[1](entry, (*path, key), found)
                     continue
                 fitting = [of_pattern for matches, of_pattern in patterns if matches(key)]
                 for of_pattern in fitting:
@@ -148,12 +155,13 @@ class Compiler:
         return check
 
     def _items(self, schema: dict[str, Any]) -> Check:
-        of_item = self.compile(schema["items"])
+        right, of_item = _certainly_right(schema["items"]), self.compile(schema["items"])
 
         def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
             if value.__class__ is list:
                 for index, item in enumerate(value):
-                    of_item(item, (*path, index), found)
+                    if item.__class__ not in right:
+                        of_item(item, (*path, index), found)
 
         return check
 
@@ -236,6 +244,14 @@ def _known(keyword: str) -> bool:
     if keyword not in _KNOWN:
         raise ValueError(f"the contract schema uses '{keyword}', which this engine does not know")
     return True
+
+
+def _certainly_right(schema: dict[str, Any] | bool) -> frozenset[type]:
+    """The classes of values that need no look: all that ``schema`` says is their type."""
+    if not isinstance(schema, dict) or schema.keys() - _ANNOTATIONS - {"type"}:
+        return frozenset()
+    names = schema.get("type", tuple(_CLASSES))
+    return frozenset().union(*(_CLASSES[name] for name in ([names] if isinstance(names, str) else names)))
 
 
 def _equal(value: Any, allowed: Any) -> bool:

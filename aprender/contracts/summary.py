@@ -1,6 +1,6 @@
 """What rules across files need of a contract: plain data, small, so that the cache can keep it as JSON."""
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 from typing import Any, NamedTuple
 

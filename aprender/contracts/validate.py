@@ -1,6 +1,6 @@
 """The first stretch of the road: files and folders to findings."""
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 import gc
 import os
@@ -38,7 +38,7 @@ class Validation(NamedTuple):
         """How many findings are warnings."""
         return len(self.findings) - self.errors
 
-    def with_findings(self, findings: Iterable[Finding]) -> Validation:
+    def with_findings(self, findings: Iterable[Finding]) -> "Validation":
         """The same validation with other ``findings``, put in order."""
         places = {file: index for index, file in enumerate(self.files)}
         ordered = sorted(findings, key=lambda f: (places.get(f.file, -1), f.line, f.column, f.rule))

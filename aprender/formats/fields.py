@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from aprender.errors import FormatError
 
+MAX_LAYERS = 10_000
+
 
 class Fields:
     """The values of one file. A look-up that fails notes why and returns a placeholder; ``check`` then raises.
@@ -30,6 +32,14 @@ class Fields:
         if _is_integer(value):
             return value  # type: ignore[return-value]  # narrowed by _is_integer
         self._note(key, value, "a whole number")
+        return 0
+
+    def layers(self, key: str) -> int:
+        """A number of layers, bounded: what is said of each layer is written down for each."""
+        value = self.integer(key)
+        if value <= MAX_LAYERS:
+            return value
+        self.refuse(f"{key} is {value}, more than any model has (at most {MAX_LAYERS} are read); the file is corrupt")
         return 0
 
     def number(self, key: str) -> float:

@@ -57,11 +57,11 @@ def config_from_metadata(
         for name, key in (
             ("hidden_size", "embedding_length"),
             ("intermediate_size", "feed_forward_length"),
-            ("num_hidden_layers", "block_count"),
             ("num_attention_heads", "attention.head_count"),
             ("num_key_value_heads", "attention.head_count_kv"),
         )
     }
+    sizes["num_hidden_layers"] = fields.layers(f"{family}.block_count")
     sizes["vocab_size"] = _vocab_size(fields, family, shapes)
     sizes["head_dim"] = _head_dim(fields, family, sizes)
     rms_norm_eps = fields.number(f"{family}.attention.layer_norm_rms_epsilon")
@@ -73,8 +73,11 @@ def config_from_metadata(
             family=family,
             rms_norm_eps=rms_norm_eps,
             rope_theta=rope_theta,
+            rope_scaling=None,
+            windows=(None,) * sizes["num_hidden_layers"],
             tie_word_embeddings="output.weight" not in shapes,
             qkv_bias=QKV_BIAS[family],
+            qk_norm=False,
             **sizes,
         )
     except FormatError as error:

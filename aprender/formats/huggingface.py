@@ -45,11 +45,11 @@ def read_config(path: Path) -> TransformerConfig:
             "vocab_size",
             "hidden_size",
             "intermediate_size",
-            "num_hidden_layers",
             "num_attention_heads",
             "num_key_value_heads",
         )
     }
+    sizes["num_hidden_layers"] = fields.layers("num_hidden_layers")
     stated_head_dim = fields.integer("head_dim") if "head_dim" in fields else None
     rms_norm_eps = fields.number("rms_norm_eps")
     rope_theta = _rope_theta(fields, values)
@@ -62,8 +62,11 @@ def read_config(path: Path) -> TransformerConfig:
             head_dim=head_dim,
             rms_norm_eps=rms_norm_eps,
             rope_theta=rope_theta,
+            rope_scaling=None,
+            windows=(None,) * sizes["num_hidden_layers"],
             tie_word_embeddings=tied,
             qkv_bias=QKV_BIAS[family],
+            qk_norm=False,
             **sizes,
         )
     except FormatError as error:

@@ -1,6 +1,6 @@
 """How many findings the selection of rules left out: what is hidden is always counted."""
 
-from __future__ import annotations
+# No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
 from typing import NamedTuple
 

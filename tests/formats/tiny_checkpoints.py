@@ -27,8 +27,11 @@ QWEN2 = TransformerConfig(
     head_dim=10,
     rms_norm_eps=1e-6,
     rope_theta=1e6,
+    rope_scaling=None,
+    windows=(None,) * 2,
     tie_word_embeddings=False,
     qkv_bias=True,
+    qk_norm=False,
 )
 LLAMA = replace(QWEN2, family="llama", qkv_bias=False, tie_word_embeddings=True)
 

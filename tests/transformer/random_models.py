@@ -24,8 +24,11 @@ CONFIGS = {
         head_dim=12,
         rms_norm_eps=3e-4,
         rope_theta=70_000.0,
+        rope_scaling=None,
+        windows=(None,) * 3,
         tie_word_embeddings=False,
         qkv_bias=True,
+        qk_norm=False,
     ),
     "qwen2-6to2-tied": TransformerConfig(
         **_SHARED,
@@ -36,8 +39,11 @@ CONFIGS = {
         head_dim=18,
         rms_norm_eps=2e-3,
         rope_theta=3_000.0,
+        rope_scaling=None,
+        windows=(None,) * 3,
         tie_word_embeddings=True,
         qkv_bias=True,
+        qk_norm=False,
     ),
     "llama-6to2-untied": TransformerConfig(
         **_SHARED,
@@ -48,8 +54,11 @@ CONFIGS = {
         head_dim=10,
         rms_norm_eps=5e-4,
         rope_theta=200_000.0,
+        rope_scaling=None,
+        windows=(None,) * 3,
         tie_word_embeddings=False,
         qkv_bias=False,
+        qk_norm=False,
     ),
     "llama-7to1-tied": TransformerConfig(
         **_SHARED,
@@ -60,8 +69,11 @@ CONFIGS = {
         head_dim=14,
         rms_norm_eps=1e-3,
         rope_theta=900.0,
+        rope_scaling=None,
+        windows=(None,) * 3,
         tie_word_embeddings=True,
         qkv_bias=False,
+        qk_norm=False,
     ),
 }
 

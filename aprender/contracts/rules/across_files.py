@@ -9,6 +9,7 @@ from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, stem
 from aprender.contracts.findings import Finding, Severity, did_you_mean
 from aprender.contracts.summary import Named, Summary
 
+_HINTS = 5  # suggestions per set: looking for one among a thousand contracts takes as long as checking one
 _TREE = "contracts"  # where only some files of a tree are validated, the folder of this name is its root
 
 
@@ -53,10 +54,13 @@ def _dependencies(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """REF-005: every contract that is named exists. REF-011: and has the equation that is taken from it."""
     equations = {name: set(summary.equations) for summary in summaries for name in _names(summary)}
     elsewhere: dict[str, set[str]] = {}
+    hints = 0
     for summary in summaries:
         for name, line, column in summary.needs:
             if _bare(name) not in equations and not _stands_elsewhere(_bare(name), summary.file, elsewhere):
-                message = f"no contract '{name}' here.{did_you_mean(name, equations)} Name one by its file's stem"
+                hint = did_you_mean(name, equations) if hints < _HINTS else ""
+                hints += 1
+                message = f"no contract '{name}' here.{hint} Name one by its file's stem"
                 yield _finding(summary, line, column, "REF-005", message)
         for contract, equation, line, column in summary.takes:
             known = equations.get(_bare(contract)) if contract else set(summary.equations)

@@ -90,11 +90,12 @@ class CudaTransformer:
     ) -> CudaTransformer:
         """Build the model over ``tensors`` (Hugging Face's names), put on ``device`` as float32 by ``upload``.
 
-        ``max_positions`` is the longest row that the rotary tables serve. Raises FormatError when a tensor is
-        missing or has another shape than ``config`` says, AprenderError when ``device`` can't be had, when TF32 is
-        on there, or when an uploaded tensor lies elsewhere.
+        ``max_positions`` is the longest row that the rotary tables serve. Raises FormatError when the configuration
+        asks for what this path has not, or a tensor is missing or has another shape than ``config`` says,
+        AprenderError when ``device`` can't be had, when TF32 is on there, or when an uploaded tensor lies elsewhere.
         """
         device = torch.device(device)
+        _check_supported(config)
         _check_tensors(config, tensors)
         _check_device(device)
         uploaded = upload(config, tensors, device, torch.float32)
@@ -178,6 +179,16 @@ def _block(
         swiglu=SwiGLU(),
         down_proj=linear("mlp.down_proj"),
     )
+
+
+def _check_supported(config: TransformerConfig) -> None:
+    asked_for = {
+        "RoPE scaling": config.rope_scaling is not None,
+        "sliding windows": any(window is not None for window in config.windows),
+        "QK-norm": config.qk_norm,
+    }
+    if missing := [feature for feature, wanted in asked_for.items() if wanted]:
+        raise FormatError(f"the CUDA path has no {' and no '.join(missing)} yet; this model runs on the oracle only")
 
 
 def _check_tensors(config: TransformerConfig, tensors: Mapping[str, Tensor]) -> None:
