@@ -1,0 +1,54 @@
+"""Two repairs of Triton's interpreter (3.6 to 3.9), without which it does not compute what a GPU computes.
+
+Its float32-to-bfloat16 cast truncates, where a GPU rounds to nearest even; and its ``tl.dot`` multiplies bfloat16
+operands by their bit patterns, since numpy has no bfloat16. Only the emulation is changed: the kernels stay as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from aprender.errors import AprenderError
+
+
+def to_bfloat16_bits(x: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Round float32 to the nearest bfloat16, ties to even, and return its bits. NaN stays NaN."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
+    return np.where(np.isnan(x), np.uint32(0x7FC0), rounded).astype(np.uint16)
+
+
+def from_bfloat16_bits(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Widen bfloat16 bits to float32: exact."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def repair() -> None:
+    """Repair the interpreter of this process. Raises AprenderError when it is not the one that this was written for."""
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    builder = interpreter.InterpreterBuilder
+    if not all(hasattr(builder, name) for name in ("cast_impl", "create_dot")):
+        raise AprenderError("this triton's interpreter is unknown here: install a triton from 3.6 to 3.9")
+    cast_unrepaired = builder.cast_impl
+
+    def cast_impl(self: Any, source: Any, target_type: Any) -> Any:
+        types = (source.dtype.scalar, target_type.scalar)
+        if types == (tl.float32, tl.bfloat16):
+            return interpreter.TensorHandle(to_bfloat16_bits(source.data), tl.bfloat16)
+        if types == (tl.bfloat16, tl.float32):
+            return interpreter.TensorHandle(from_bfloat16_bits(source.data), tl.float32)
+        return cast_unrepaired(self, source, target_type)
+
+    def create_dot(self: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
+        a_data, b_data = (
+            from_bfloat16_bits(side.data) if side.dtype.scalar == tl.bfloat16 else side.data for side in (a, b)
+        )
+        return interpreter.TensorHandle(np.matmul(a_data, b_data) + d.data, d.dtype.scalar)
+
+    builder.cast_impl = cast_impl
+    builder.create_dot = create_dot
