@@ -1,7 +1,7 @@
 """Two repairs of Triton's interpreter (3.6 to 3.9), without which it does not compute what a GPU computes.
 
-Its float32-to-bfloat16 cast truncates, where a GPU rounds to nearest even; and its ``tl.dot`` multiplies bfloat16
-operands by their bit patterns, since numpy has no bfloat16. Only the emulation is changed: the kernels stay as they are.
+Its float32-to-bfloat16 cast truncates, where a GPU rounds to nearest even, and from integers it makes bits, not values;
+and its ``tl.dot`` multiplies the bits of bfloat16 operands, since numpy has no bfloat16. Only the emulation is changed: the kernels stay as they are.
 """
 
 from __future__ import annotations
@@ -34,15 +34,15 @@ def repair() -> None:
     builder = interpreter.InterpreterBuilder
     if not all(hasattr(builder, name) for name in ("cast_impl", "create_dot")):
         raise AprenderError("this triton's interpreter is unknown here: install a triton from 3.6 to 3.9")
-    cast_unrepaired = builder.cast_impl
+    numpy_dtype = interpreter._get_np_dtype
 
     def cast_impl(self: Any, source: Any, target_type: Any) -> Any:
-        types = (source.dtype.scalar, target_type.scalar)
-        if types == (tl.float32, tl.bfloat16):
-            return interpreter.TensorHandle(to_bfloat16_bits(source.data), tl.bfloat16)
-        if types == (tl.bfloat16, tl.float32):
-            return interpreter.TensorHandle(from_bfloat16_bits(source.data), tl.float32)
-        return cast_unrepaired(self, source, target_type)
+        # The label of a comparison's result is its operands' dtype: what it really holds decides.
+        is_bfloat16 = source.dtype.scalar == tl.bfloat16 and source.data.dtype == np.uint16
+        data = from_bfloat16_bits(source.data) if is_bfloat16 else source.data
+        if target_type.scalar == tl.bfloat16:
+            return interpreter.TensorHandle(to_bfloat16_bits(data.astype(np.float32)), tl.bfloat16)
+        return interpreter.TensorHandle(data.astype(numpy_dtype(target_type)), target_type.scalar)
 
     def create_dot(self: Any, a: Any, b: Any, d: Any, input_precision: Any, max_num_imprecise_acc: Any) -> Any:
         a_data, b_data = (
