@@ -104,7 +104,7 @@ def attention_backward_queries(  # type: ignore[no-untyped-def]
     d_out = d_out + batch * d_out_stride_b + head * d_out_stride_h
 
     q_position, q_document, alive = load_places(q_positions, q_documents, query, T, HAS_DOCUMENTS)
-    begin, _, _, end = keys_seen(
+    begin, _full_begin, _full_end, end = keys_seen(
         *(q_position, q_document, alive, False, k_positions, k_documents, S, window),
         *(HAS_WINDOW, HAS_DOCUMENTS, SCAN, KEYS),
     )
@@ -121,7 +121,7 @@ def attention_backward_queries(  # type: ignore[no-untyped-def]
         v_tile = load_heads(v, key, v_stride_s, k_alive, C, CHANNELS)
         seen = visible(q_position, k_position, q_document, k_document, window, HAS_WINDOW, HAS_DOCUMENTS)
         seen = seen & alive[:, None] & k_alive[None, :]
-        _, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, seen, scale)
+        _weights, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, seen, scale)
         gradient = tl.dot(d_scores.to(k_tile.dtype), k_tile, gradient, input_precision="ieee")
     channel = tl.arange(0, CHANNELS)
     place = ((batch * T + query[:, None]) * H + head) * C + channel[None, :]

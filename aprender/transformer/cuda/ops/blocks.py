@@ -68,7 +68,7 @@ def attention_tile(head_dim: int, dtype: torch.dtype, device: torch.device) -> A
         raise AprenderError(f"attention: head_dim is {head_dim}; there are kernels for even ones up to 256")
     channels = max(16, power_of_two(head_dim))
     if device.type == "cpu":
-        return AttentionTile(queries=16, keys=16, channels=channels, scan=32, warps=1, stages=1)
+        return AttentionTile(queries=16, keys=16, channels=channels, scan=64, warps=1, stages=1)
     if dtype == torch.float32:  # exact products use no tensor cores, and twice the bytes
         side = 64 if channels <= 64 else 32
         return AttentionTile(queries=side, keys=32, channels=channels, scan=1024, warps=4, stages=1)

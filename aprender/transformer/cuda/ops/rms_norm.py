@@ -28,7 +28,16 @@ from aprender.errors import AprenderError
 from aprender.transformer.cuda.ops.blocks import row_tile
 from aprender.transformer.cuda.ops.checks import check_floats, check_same_device, check_shape, rows_of
 from aprender.transformer.cuda.ops.memory import empty
-from aprender.transformer.cuda.ops.runtime import check_device, launch, require_triton, tl, triton, triton_kernel
+from aprender.transformer.cuda.ops.runtime import (
+    check_device,
+    launch,
+    library_kernel,
+    note_library,
+    require_triton,
+    tl,
+    triton,
+    triton_kernel,
+)
 from aprender.transformer.cuda.ops.stage import Gradients, Saved
 
 
@@ -120,7 +129,7 @@ class RMSNorm:
     eps: float
 
     kernel = property(lambda self: triton_kernel(rms_norm_forward))
-    backward_kernel = property(lambda self: triton_kernel(rms_norm_backward))
+    backward_kernel = property(lambda self: _backward_kernel(self.weight))
 
     def __post_init__(self) -> None:
         require_triton()
@@ -153,7 +162,7 @@ class AddRMSNorm:
     eps: float
 
     kernel = property(lambda self: triton_kernel(rms_norm_forward))
-    backward_kernel = property(lambda self: triton_kernel(rms_norm_backward))
+    backward_kernel = property(lambda self: _backward_kernel(self.weight))
 
     def __post_init__(self) -> None:
         require_triton()
@@ -209,6 +218,10 @@ def _forward(x: Tensor, branch: Tensor | None, gain: Tensor, eps: float) -> tupl
     return y, residual, r
 
 
+def _backward_kernel(gain: Tensor) -> str:
+    return f"{triton_kernel(rms_norm_backward)}+{library_kernel(gain.device, 'sum')}"
+
+
 def _backward(d_y: Tensor, d_residual: Tensor | None, h: Tensor, gain: Tensor, r: Tensor) -> tuple[Tensor, Tensor]:
     check_device(d_y.device)
     check_shape("RMSNorm backward", "d_output", d_y, tuple(h.shape))
@@ -231,4 +244,5 @@ def _backward(d_y: Tensor, d_residual: Tensor | None, h: Tensor, gain: Tensor, r
         WIDTH=tile.width,
         num_warps=tile.warps,
     )
+    note_library(h, "sum")
     return d_h, torch.sum(d_gain_by_strip, 0, out=empty((D,), torch.float32, h.device))
