@@ -70,7 +70,7 @@ def main() -> None:
             if hasattr(module, name):
                 setattr(module, name, replacement)
     use_float32_accumulation()
-    compile_cases.run_all()
+    compile_cases.run_all(quick="quick" in sys.argv)
 
 
 if __name__ == "__main__":
