@@ -41,8 +41,9 @@ class Inputs:
     d_out: Tensor
 
     @property
-    def all(self) -> tuple[Tensor | None, ...]:
-        return (self.q, self.k, self.v, self.q_positions, self.k_positions, self.q_documents, self.k_documents)
+    def all(self) -> tuple[Tensor, ...]:
+        documents = (self.q_documents, self.k_documents)
+        return (self.q, self.k, self.v, self.q_positions, self.k_positions, *(x for x in documents if x is not None))
 
     def seen(self, window: int | None) -> Tensor:
         """seen_BTS, from the definition: causal, within the window, in one document, no padding."""

@@ -60,9 +60,7 @@ def run_loss_and_optimizer(dtype: torch.dtype) -> None:
     global_norm([w])
 
 
-def run_attention(
-    dtype: torch.dtype, H: int, G: int, C: int, kinds: tuple[tuple[int | None, int], ...]
-) -> None:
+def run_attention(dtype: torch.dtype, H: int, G: int, C: int, kinds: tuple[tuple[int | None, int], ...]) -> None:
     q, k, v = (tensor(2, 777, heads, C, dtype=dtype) for heads in (H, G, G))
     places = [tensor(2, 777, dtype=torch.int32) for _ in range(4)]
     for window, documents in kinds:

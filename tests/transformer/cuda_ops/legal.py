@@ -1,8 +1,8 @@
 """How far honest rounding may go: measured from plain torch in the stage's own rounding plan, never typed in.
 
-``Arithmetic`` is float32 with results stored in a dtype, and one order of summation or another. Each test writes its formula
-once in it, and once in float64. A stage may be twice as far from float64, in each block of rows, as the farthest of
-three orders: it is one more order of the same sums.
+``Arithmetic`` is float32 with results stored in a dtype, and one order of summation or another. Each test writes its
+formula once in it, and once in float64. A stage may be twice as far from float64, in each block of rows, as the
+farthest of three orders: it is one more order of the same sums.
 """
 
 from __future__ import annotations
@@ -45,9 +45,14 @@ class Arithmetic:
         return total
 
 
+def arithmetics(dtype: torch.dtype) -> list[Arithmetic]:
+    """Three orders of summation."""
+    return [Arithmetic(dtype, splits) for splits in (1, 3, 7)]
+
+
 def legal_results(dtype: torch.dtype, compute: Callable[[Arithmetic], Tensor]) -> list[Tensor]:
     """Compute in three orders of summation."""
-    return [compute(Arithmetic(dtype, splits)) for splits in (1, 3, 7)]
+    return [compute(arithmetic) for arithmetic in arithmetics(dtype)]
 
 
 def assert_legal(what: str, got: Tensor, exact: Tensor, legal: list[Tensor]) -> None:
@@ -71,6 +76,11 @@ def assert_legal(what: str, got: Tensor, exact: Tensor, legal: list[Tensor]) -> 
 def doubles(*tensors: Tensor) -> list[Tensor]:
     """Copy to float64 leaves on the CPU, for the exact result and its gradients."""
     return [x.detach().cpu().double().requires_grad_() for x in tensors]
+
+
+def backpropagate(exact: Tensor, d_output: Tensor) -> None:
+    """Fill the gradients of the leaves that ``exact`` was computed from."""
+    torch.autograd.backward([exact], [d_output.detach().cpu().double()])
 
 
 def grad(x: Tensor) -> Tensor:

@@ -54,7 +54,9 @@ def test_stages_say_which_kernels_run(name: str, dtype: torch.dtype, device: tor
     assert list(dict.fromkeys(forward)) == list(dict.fromkeys(run.stage.kernel.split("+")))
     assert "+".join(backward) == run.stage.backward_kernel
     prefix = "triton-interpreter:" if device.type == "cpu" else "triton:"
-    assert all(kernel.startswith((prefix, "cpu:" if device.type == "cpu" else "cublas:", "torch:")) for kernel in forward)
+    assert all(
+        kernel.startswith((prefix, "cpu:" if device.type == "cpu" else "cublas:", "torch:")) for kernel in forward
+    )
     with kernels_that_ran() as called:
         output = run.stage(*run.inputs)
     assert called
@@ -75,6 +77,12 @@ def test_the_optimizer_is_deterministic_and_reads_no_new_memory(device: torch.de
     assert all(torch.equal(a, b) for a, b in zip(clean, again, strict=True))
 
 
+def write_beside_a_tensor(offset: int, device: torch.device) -> None:
+    with poisoned(0.0, guard=4):
+        x = empty((2, 3), torch.float32, device)
+        x.as_strided((1,), (1,), x.storage_offset() + offset).fill_(1.0)
+
+
 def test_a_read_before_a_write_and_a_write_out_of_bounds_are_seen(device: torch.device) -> None:
     """The poison itself can fail a test: it fills, negates, and notices a write beyond a tensor's end."""
     with poisoned(float("nan")) as given:
@@ -86,6 +94,5 @@ def test_a_read_before_a_write_and_a_write_out_of_bounds_are_seen(device: torch.
         with pytest.raises(AprenderError, match="no previous tensor"):
             empty((5,), torch.int32, device)
     for offset in (-1, 6):
-        with pytest.raises(AprenderError, match="outside its bounds"), poisoned(0.0, guard=4):
-            x = empty((2, 3), torch.float32, device)
-            x.as_strided((1,), (1,), x.storage_offset() + offset).fill_(1.0)
+        with pytest.raises(AprenderError, match="outside its bounds"):
+            write_beside_a_tensor(offset, device)

@@ -10,7 +10,7 @@ from aprender.errors import AprenderError
 from aprender.transformer.cuda.ops import Attention
 from aprender.transformer.cuda.ops.blocks import attention_tile
 from tests.transformer.cuda_ops.attention_reference import Case, exact_attention, inputs, legal_attention
-from tests.transformer.cuda_ops.legal import assert_legal, doubles, grad, legal_results, normal
+from tests.transformer.cuda_ops.legal import arithmetics, assert_legal, backpropagate, doubles, grad, normal
 
 CASES = [
     Case("7to1", H=7, G=1, C=12, tiles=1, T=1, B=2),
@@ -38,21 +38,22 @@ def test_attention(case: Case, dtype: torch.dtype, device: torch.device) -> None
 
     seen = given.seen(case.window)
     leaves = doubles(given.q, given.k, given.v)
-    exact = exact_attention(*leaves, seen, scale)
-    exact.backward(given.d_out.double().cpu())
+    exact = exact_attention(leaves[0], leaves[1], leaves[2], seen, scale)
+    backpropagate(exact, given.d_out)
     q, k, v, d_out = (x.float().cpu() for x in (given.q, given.k, given.v, given.d_out))
-    names = ("out", "d_q", "d_k", "d_v")
-    for index, (name, got, z) in enumerate(
-        zip(names, (out, *gradients), (exact, *(grad(leaf) for leaf in leaves)), strict=True)
-    ):
-        legal = legal_results(dtype, lambda a, i=index: legal_attention(a, q, k, v, seen, scale, d_out)[i])  # type: ignore[misc]
-        assert_legal(name, got, z, legal)
+    legal = [legal_attention(a, q, k, v, seen, scale, d_out) for a in arithmetics(dtype)]
+    exact_results = (exact, *(grad(leaf) for leaf in leaves))
+    for index, name in enumerate(("out", "d_q", "d_k", "d_v")):
+        got = (out, *gradients)[index]
+        assert_legal(name, got, exact_results[index], [results[index] for results in legal])
 
 
 def small(device: torch.device, T: int | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """q, k, v of 2:1 heads of 8 channels, and positions; by default over two tiles."""
     T = T or attention_tile(8, torch.float32, device).queries + 4
-    q, k, v = (normal(seed, 2, T, heads, 8, dtype=torch.float32, device=device) for seed, heads in ((1, 2), (2, 1), (3, 1)))
+    q, k, v = (
+        normal(seed, 2, T, heads, 8, dtype=torch.float32, device=device) for seed, heads in ((1, 2), (2, 1), (3, 1))
+    )
     return q, k, v, torch.arange(T, device=device).repeat(2, 1)
 
 
@@ -144,14 +145,15 @@ def test_scores_far_beyond_what_e_to_the_x_holds(dtype: torch.dtype, device: tor
     """Real key biases push scores past 88: e^88 is inf in float32."""
     q, k, v, at = (x.to(dtype) if x.is_floating_point() else x for x in small(device, T=9))
     out = Attention(60.0)(q, k, v, at, at)
-    exact = exact_attention(*(x.double().cpu() for x in (q, k, v)), (at[:, :, None] >= at[:, None]).cpu(), 60.0)
+    seen = (at[:, :, None] >= at[:, None]).cpu()
+    exact = exact_attention(q.double().cpu(), k.double().cpu(), v.double().cpu(), seen, 60.0)
     assert (out.double().cpu() - exact).abs().max() < (1e-3 if dtype == torch.float32 else 3e-2)
 
 
 def test_strides_of_a_fused_projection(device: torch.device) -> None:
     _, _, _, at = small(device)
     fused = normal(1, *at.shape, 4, 8, dtype=torch.float32, device=device)
-    q, k, v = fused.split((2, 1, 1), 2)
+    q, k, v = fused[:, :, :2], fused[:, :, 2:3], fused[:, :, 3:]
     out, saved = Attention(0.4).forward(q, k, v, at, at)
     dense, dense_saved = Attention(0.4).forward(q.contiguous(), k.contiguous(), v.contiguous(), at, at)
     assert torch.equal(out, dense)

@@ -10,7 +10,15 @@ from torch import Tensor
 
 from aprender.errors import AprenderError
 from aprender.transformer.cuda.ops import LinearCrossEntropy
-from tests.transformer.cuda_ops.legal import Arithmetic, assert_legal, doubles, grad, legal_results, normal
+from tests.transformer.cuda_ops.legal import (
+    Arithmetic,
+    assert_legal,
+    backpropagate,
+    doubles,
+    grad,
+    legal_results,
+    normal,
+)
 
 IGNORED = -7
 
@@ -58,7 +66,7 @@ def test_loss_and_gradients(V: int, rows_at_once: int, dtype: torch.dtype, devic
     at = targets.cpu()
     z = X @ W.T
     exact = z.logsumexp(-1) - z.gather(-1, at.clamp(min=0)[..., None])[..., 0]
-    (0.37 * exact[valid].mean()).backward()
+    backpropagate(exact[valid].mean(), torch.tensor(0.37))
     x, w = x.float().cpu(), weight.float().cpu()
     legal = [y[valid] for y in legal_results(torch.float32, lambda a: legal_losses(a, x, w, at))]
     assert_legal("losses", losses.cpu()[valid], exact[valid], legal)

@@ -7,14 +7,12 @@ import torch
 
 from aprender.errors import AprenderError
 from aprender.transformer.cuda.ops import Embedding, Linear
-from tests.transformer.cuda_ops.legal import assert_legal, doubles, grad, legal_results, normal
+from tests.transformer.cuda_ops.legal import assert_legal, backpropagate, doubles, grad, legal_results, normal
 
 
 @pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no-bias"])
 @pytest.mark.parametrize(("B", "T", "K", "N"), [(2, 13, 40, 29), (1, 1, 31, 64), (3, 5, 129, 7)])
-def test_linear(
-    B: int, T: int, K: int, N: int, with_bias: bool, dtype: torch.dtype, device: torch.device
-) -> None:
+def test_linear(B: int, T: int, K: int, N: int, with_bias: bool, dtype: torch.dtype, device: torch.device) -> None:
     x, d_y = (normal(seed, B, T, width, dtype=dtype, device=device) for seed, width in ((1, K), (2, N)))
     weight = normal(3, N, K, dtype=dtype, device=device, std=K**-0.5)
     bias = normal(4, N, dtype=dtype, device=device) if with_bias else None
@@ -31,7 +29,7 @@ def test_linear(
     if bias is not None:
         (BIAS,) = doubles(bias)
         exact = exact + BIAS
-    exact.backward(D_Y.detach())
+    backpropagate(exact, D_Y)
     x, w, d_y = x.float().cpu(), weight.float().cpu(), d_y.float().cpu()
     b = 0.0 if bias is None else bias.float().cpu()
     rows_x, rows_d = x.view(-1, K), d_y.view(-1, N)

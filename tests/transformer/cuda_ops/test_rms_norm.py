@@ -8,7 +8,15 @@ from torch import Tensor
 
 from aprender.errors import AprenderError
 from aprender.transformer.cuda.ops import AddRMSNorm, ResidualAdd, RMSNorm
-from tests.transformer.cuda_ops.legal import Arithmetic, assert_legal, doubles, grad, legal_results, normal
+from tests.transformer.cuda_ops.legal import (
+    Arithmetic,
+    assert_legal,
+    backpropagate,
+    doubles,
+    grad,
+    legal_results,
+    normal,
+)
 
 EPS = 3e-3
 SHAPES = [(2, 7, 40), (1, 17, 64), (3, 3, 65), (2, 5, 7, 12), (6, 1, 33), (19, 2)]
@@ -54,7 +62,7 @@ def test_norm(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) 
 
     X, GAIN, D_Y = doubles(x, gain, d_y)
     exact = norm(X, GAIN)
-    exact.backward(D_Y.detach())
+    backpropagate(exact, D_Y)
     x, gain, d_y = x.float().cpu(), gain.float().cpu(), d_y.float().cpu()
     assert_legal("y", y, exact, legal_results(dtype, lambda a: legal_norm(a, x, gain)))
     assert_legal("d_x", d_x, grad(X), legal_results(dtype, lambda a: legal_d_x(a, d_y, x, gain)))
@@ -62,9 +70,7 @@ def test_norm(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) 
 
 
 @pytest.mark.parametrize("stream", [torch.float32, None], ids=["float32-stream", "same-stream"])
-def test_fused_with_the_residual_addition(
-    stream: torch.dtype | None, dtype: torch.dtype, device: torch.device
-) -> None:
+def test_fused_with_the_residual_addition(stream: torch.dtype | None, dtype: torch.dtype, device: torch.device) -> None:
     """The fused stage returns the bits of the two, and its gradient is that of their composition."""
     x, gain, d_y = inputs((2, 7, 40), dtype, device)
     x = x.to(stream or dtype)
@@ -96,7 +102,7 @@ def test_residual_addition_rounds_once(dtype: torch.dtype, device: torch.device)
 
 
 def test_strided_rows(device: torch.device) -> None:
-    """q as a part of a fused projection is normed without a copy being needed by the caller."""
+    """Heads as a part of a fused projection is normed without a copy being needed by the caller."""
     fused = normal(1, 2, 5, 3, 20, dtype=torch.float32, device=device)
     q = fused[..., 4:16]
     gain = normal(2, 12, dtype=torch.float32, device=device)

@@ -8,7 +8,15 @@ from torch import Tensor
 
 from aprender.errors import AprenderError
 from aprender.transformer.cuda.ops import Rope, SwiGLU
-from tests.transformer.cuda_ops.legal import Arithmetic, assert_legal, doubles, grad, legal_results, normal
+from tests.transformer.cuda_ops.legal import (
+    Arithmetic,
+    assert_legal,
+    backpropagate,
+    doubles,
+    grad,
+    legal_results,
+    normal,
+)
 
 THETA = 700.0
 
@@ -38,7 +46,7 @@ def test_rope(B: int, T: int, H: int, C: int, dtype: torch.dtype, device: torch.
     X, COS, SIN = doubles(x, cos, sin)
     at = positions.cpu()
     rotated = rotate(X, COS[at][:, :, None], SIN[at][:, :, None])
-    rotated.backward(d_y.double().cpu())
+    backpropagate(rotated, d_y)
     x, d_y, cos, sin = (tensor.float().cpu() for tensor in (x, d_y, cos, sin))
     cos, sin = cos[at][:, :, None], sin[at][:, :, None]
 
@@ -86,7 +94,7 @@ def test_swiglu(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device
 
     GATE, UP = doubles(gate, up)
     exact = GATE / (1 + (-GATE).exp()) * UP
-    exact.backward(d_y.double().cpu())
+    backpropagate(exact, d_y)
     g, u, d = gate.float().cpu(), up.float().cpu(), d_y.float().cpu()
     s = torch.sigmoid(g)
 

@@ -34,7 +34,12 @@ def multiply(a, b, c):  # type: ignore[no-untyped-def]
 
 def python(code: str, **environment: str) -> str:
     result = subprocess.run(
-        [sys.executable, "-c", code], env=os.environ | environment, cwd=ROOT, capture_output=True, text=True, check=False
+        [sys.executable, "-c", code],
+        env=os.environ | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout

@@ -6,11 +6,12 @@ the decay, as torch has them), for step t = 1, 2, ...::
     m = beta1 m + (1 - beta1) g                v = beta2 v + (1 - beta2) g^2
     w = w - lr (m / (1 - beta1^t)) / (sqrt(v / (1 - beta2^t)) + eps) - lr weight_decay w
 
-Clipping (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1): ``g * min(1, max_norm / |g|)``, over all parameters together.
+Clipping (Pascanu et al. 2013, arXiv 1211.5063, algorithm 1): ``g * min(1, max_norm / |g|)``, over all parameters
+together.
 
-Rounding plan: w, m and v are float32; g is float32 or bfloat16; constants are computed in float64 and rounded once. Both
-changes of w are added up before w is touched, so that a small decay is not lost in a factor 1 - lr weight_decay near 1.
-A bfloat16 copy of w, where there is one, is rounded from the new float32 w. Squares for the norm are added up in float64.
+Rounding plan: w, m and v are float32; g is float32 or bfloat16; constants are computed in float64 and rounded once.
+Everything is float32; the change and the decay of w are added up first, and w is rounded once. A bfloat16 copy of w,
+where there is one, is rounded from the new float32 w. Squares for the norm are added up in float64.
 """
 
 from __future__ import annotations

@@ -14,11 +14,11 @@ computed with the online softmax of Milakov and Gimelshein 2018 (arXiv 1805.0286
 
 where sums over i of dv and dk also run over the H/G query heads of the group, in order.
 
-Rounding plan: q, k, v, out and gradients float32 or bfloat16; all products are added up in float32 (never TF32), scores,
-maxima, exponentials, their sum, lse and delta are float32. Before a product with v, k, q or do, the weights p
-(relative to the greatest score so far) and ds are rounded to the storage dtype, as FlashAttention does; the sum of weights
-takes them unrounded. delta comes from the rounded out. Each result is rounded once. Key and query tiles go in ascending
-order, so equal inputs give equal bits; tile sizes do not depend on B, T or S.
+Rounding plan: q, k, v, out and gradients float32 or bfloat16; all products are added up in float32 (never TF32),
+scores, maxima, exponentials, their sum, lse and delta are float32. Before a product with v, k, q or do, the weights p
+(relative to the greatest score so far) and ds are rounded to the storage dtype, as FlashAttention does; the sum of
+weights takes them unrounded. delta comes from the rounded out. Each result is rounded once. Key and query tiles go in
+ascending order, so equal inputs give equal bits; tile sizes do not depend on B, T or S.
 """
 
 from __future__ import annotations
@@ -47,10 +47,10 @@ from aprender.transformer.cuda.ops.stage import Gradients, Saved
 class Attention:
     """Attend: q_BTHC, k_BSGC, v_BSGC and the positions of queries [B, T] and keys [B, S] -> out_BTHC.
 
-    ``scale`` multiplies the scores (head_dim ** -0.5). ``window``: how many positions, its own included, a query sees.
-    Documents of queries and keys, [B, T] and [B, S] integers, both or neither: tokens see their own document only, and a
-    negative document is padding: such a query gives 0 and such a key is not read. In a cached decode the unfilled part
-    of the cache is padding. Positions and documents lie within +-2^30.
+    ``scale`` multiplies the scores (head_dim ** -0.5). ``window``: how many positions, its own included, a query
+    sees. Documents of queries and keys, [B, T] and [B, S] integers, both or neither: tokens see their own document
+    only, and a negative document is padding: such a query gives 0 and such a key is not read. In a cached decode the
+    unfilled part of the cache is padding. Positions and documents lie within +-2^30.
 
     float32 or bfloat16; head_dim even, up to 256; the last axes dense, all others of any stride. AprenderError for
     anything else.
@@ -173,7 +173,12 @@ def _check_dense(name: str, tensor: Tensor) -> None:
 
 
 def _places(
-    q: Tensor, k: Tensor, q_positions: Tensor, k_positions: Tensor, q_documents: Tensor | None, k_documents: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    q_positions: Tensor,
+    k_positions: Tensor,
+    q_documents: Tensor | None,
+    k_documents: Tensor | None,
 ) -> tuple[Tensor, ...]:
     if (q_documents is None) != (k_documents is None):
         raise AprenderError("attention: documents of queries and of keys go together: give both or neither")

@@ -31,7 +31,7 @@ def attention_backward_delta(  # type: ignore[no-untyped-def]
     QUERIES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """delta = sum over channels of d_out * out: what the row sum of the softmax's gradient comes to."""
+    """Delta = sum over channels of d_out * out: what the row sum of the softmax's gradient comes to."""
     query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
@@ -187,7 +187,7 @@ def attention_backward_keys(  # type: ignore[no-untyped-def]
     v_tile = load_heads(v, key, v_stride_s, k_alive, C, CHANNELS)
     k_gradient = tl.zeros([KEYS, CHANNELS], tl.float32)
     v_gradient = tl.zeros([KEYS, CHANNELS], tl.float32)
-    for member in range(0, GROUP):
+    for member in range(GROUP):
         head = group * GROUP + member
         q_head = q + batch * q_stride_b + head * q_stride_h
         d_out_head = d_out + batch * d_out_stride_b + head * d_out_stride_h
@@ -198,9 +198,7 @@ def attention_backward_keys(  # type: ignore[no-untyped-def]
             lse_tile = tl.load(lse + statistics, mask=query < T, other=float("inf"))
             delta_tile = tl.load(delta + statistics, mask=query < T, other=0.0)
             q_tile = load_heads(q_head, query, q_stride_t, alive, C, CHANNELS)
-            d_tile = load_heads(
-                d_out_head, query, d_out_stride_t, alive & (lse_tile != float("inf")), C, CHANNELS
-            )
+            d_tile = load_heads(d_out_head, query, d_out_stride_t, alive & (lse_tile != float("inf")), C, CHANNELS)
             seen = visible(q_position, k_position, q_document, k_document, window, HAS_WINDOW, HAS_DOCUMENTS)
             seen = seen & alive[:, None] & k_alive[None, :]
             weights, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, seen, scale)

@@ -75,10 +75,11 @@ def keys_seen(  # type: ignore[no-untyped-def]
     SCAN: tl.constexpr,
     KEYS: tl.constexpr,
 ):
-    """Find which key tiles a tile of queries needs: from ``begin`` to ``end`` some query may see some key, and from
-    ``full_begin`` to ``full_end`` every query sees every key, so that no mask is needed there.
+    """Find which key tiles a tile of queries needs.
 
-    Bounds are key numbers; those of full tiles, and ``begin``, are multiples of KEYS.
+    From ``begin`` to ``end`` some query may see some key, and from ``full_begin`` to ``full_end`` every query sees
+    every key, so that no mask is needed there. Bounds are numbers of keys; all but ``end`` are multiples of KEYS, or
+    ``end``.
     """
     first, last = least(position, alive), greatest(position, alive)
     first_document, last_document = least(document, alive), greatest(document, alive)

@@ -73,4 +73,6 @@ def attention_tile(head_dim: int, dtype: torch.dtype, device: torch.device) -> A
         side = 64 if channels <= 64 else 32
         return AttentionTile(queries=side, keys=32, channels=channels, scan=1024, warps=4, stages=1)
     queries = 128 if channels <= 64 else 64
-    return AttentionTile(queries=queries, keys=64 if channels <= 128 else 32, channels=channels, scan=1024, warps=4, stages=2)
+    return AttentionTile(
+        queries=queries, keys=64 if channels <= 128 else 32, channels=channels, scan=1024, warps=4, stages=2
+    )

@@ -8,9 +8,10 @@ Backward: ``dz_nv = (e^(z_nv - lse_n) - [v = y_n]) / valid``, then ``dx = dz W``
 d_output. They are computed with the loss, while a chunk's logits are there (Hsu et al. 2024, Liger Kernel, arXiv
 2410.10989, section 3.2).
 
-Rounding plan: x and W float32 or bfloat16; logits, exponentials, their sum (block by block, relative to the greatest logit
-so far), losses, dx and dW are float32; the mean is added up in float64. dz, divided by the number of valid positions, is
-rounded to the storage dtype once, as the operand of two products; dx is rounded to it at the end, dW never.
+Rounding plan: x and W float32 or bfloat16; logits, exponentials, their sum (block by block, relative to the greatest
+logit so far), losses, dx and dW are float32; the mean is added up in float64. dz, divided by the number of valid
+positions, is rounded to the storage dtype once, as the operand of two products; dx is rounded to it at the end, dW
+never.
 """
 
 from __future__ import annotations
@@ -78,9 +79,9 @@ def cross_entropy(  # type: ignore[no-untyped-def]
 class LinearCrossEntropy:
     """Mean loss in nats: x_..D, targets_.. (int32 or int64) -> a float32 scalar.
 
-    Targets equal to ``ignore_index`` count for nothing: no loss, no gradient, not in the mean. Without a valid target the
-    mean is NaN, as 0 / 0 is, and gradients are 0. A target outside the vocabulary gives NaN. AprenderError for other
-    dtypes, devices and shapes. ``logits_at_once`` bounds a chunk.
+    Targets equal to ``ignore_index`` count for nothing: no loss, no gradient, not in the mean. Without a valid target
+    the mean is NaN, as 0 / 0 is, and gradients are 0. A target outside the vocabulary gives NaN. AprenderError for
+    other dtypes, devices and shapes. ``logits_at_once`` bounds a chunk.
     """
 
     weight: Tensor  # [V, D]

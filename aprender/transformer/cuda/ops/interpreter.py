@@ -1,6 +1,9 @@
-"""Repairs of Triton's interpreter (3.6 to 3.9), which does not compute everything as a GPU does. Kernels stay as they are.
+"""Repairs of Triton's interpreter (3.6 to 3.9), which does not compute everything as a GPU does.
 
-- Its float32-to-bfloat16 cast truncates, where a GPU rounds to nearest even, and from integers it makes bits, not values.
+The kernels stay as they are; what is wrong, or slow, is the emulation:
+
+- Its float32-to-bfloat16 cast truncates, where a GPU rounds to nearest even, and from integers it makes bits, not
+  values.
 - Its ``tl.dot`` multiplies the bits of bfloat16 operands, since numpy has no bfloat16.
 - numpy warns about NaN and inf, where a GPU goes on.
 - Each call of a device function searches the language anew for what has to be replaced, 40% of the time, though the

@@ -27,7 +27,7 @@ from aprender.transformer.cuda.ops.stage import Gradients, Saved
 
 @dataclass(slots=True)
 class Linear:
-    """``x W^T + b``: x_..K -> y_..N, everything float32 or everything bfloat16. ``bias`` is None where there is none."""
+    """``x W^T + b``: x_..K -> y_..N, all float32 or all bfloat16. ``bias`` is None where there is none."""
 
     weight: Tensor  # [N, K]
     bias: Tensor | None  # [N]

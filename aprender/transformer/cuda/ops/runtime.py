@@ -1,9 +1,9 @@
 """Triton: where it comes from, whether its interpreter runs the kernels, and which kernels really ran.
 
 The kernels are the same code in both cases. On a machine without a CUDA device this module sets TRITON_INTERPRET=1,
-before triton is imported, and the kernels run on CPU tensors, slowly, in Triton's interpreter: so the code that ships is
-the code that CI falsifies. On a machine with a CUDA device they are compiled for it, unless TRITON_INTERPRET=1 is in
-the environment already. There is no third way and no fallback: a tensor on the wrong device is an AprenderError.
+before triton is imported, and the kernels run on CPU tensors, slowly, in Triton's interpreter: so the code that ships
+is the code that CI falsifies. On a machine with a CUDA device they are compiled for it, unless TRITON_INTERPRET=1 is
+in the environment already. There is no third way and no fallback: a tensor on the wrong device is an AprenderError.
 
 Kernel modules import ``tl`` and ``triton`` from here. Without triton installed both are stand-ins that let the modules
 be imported; ``require_triton`` then says what to do when the first stage is built.
@@ -33,8 +33,6 @@ class _NoTriton:
         return function
 
 
-triton: Any
-tl: Any
 try:
     import triton
     import triton.language as tl
@@ -42,6 +40,19 @@ except ModuleNotFoundError as error:
     if error.name != "triton":
         raise
     triton = tl = _NoTriton
+
+__all__ = [
+    "INTERPRETED",
+    "check_device",
+    "kernels_that_ran",
+    "launch",
+    "library_kernel",
+    "note_library",
+    "require_triton",
+    "tl",
+    "triton",
+    "triton_kernel",
+]
 
 HAS_TRITON = triton is not _NoTriton
 INTERPRETED = HAS_TRITON and bool(triton.knobs.runtime.interpret)
@@ -85,7 +96,7 @@ def check_device(device: torch.device) -> None:
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **meta: Any) -> None:
     """Run a Triton kernel on the device of its first argument, and write its name into the open logs."""
     _note(triton_kernel(kernel))
-    with torch.cuda.device_of(arguments[0]):
+    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
         # A product and a sum may be one fused operation: every rounding plan allows it, and triton's default varies.
         kernel[grid](*arguments, enable_fp_fusion=True, **meta)
 
