@@ -96,7 +96,6 @@ def keys_seen(  # type: ignore[no-untyped-def]
             full = full & (last - key_position < window)
         if HAS_DOCUMENTS:
             seen = seen & (key_document >= first_document) & (key_document <= last_document)
-            full = full & (key_document == first_document)
         begin = tl.minimum(begin, least(key, seen))
         end = tl.maximum(end, greatest(key + 1, seen))
         full_begin = tl.minimum(full_begin, least(key, full))
