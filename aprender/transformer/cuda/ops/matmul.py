@@ -38,7 +38,7 @@ def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, bias_N: Tensor | Non
     if bias_N is not None:
         return torch.addmm(bias_N, a_MK, b_KN, out=out)
     if dtype != a_MK.dtype:
-        return torch.mm(a_MK, b_KN, dtype, out=out)
+        return torch.mm(a_MK, b_KN, out_dtype=dtype, out=out)
     return torch.mm(a_MK, b_KN, out=out)
 
 
