@@ -160,9 +160,8 @@ MUTANTS = [
         ("head = group * GROUP + member", "head = member * (H // GROUP) + group"),
         ("tl.trans(weights.to(d_tile.dtype)), d_tile, v_gradient", "tl.trans(weights.to(d_tile.dtype)), d_tile, v_gradient * 0.0"),
         ("(d_scores.to(q_tile.dtype)), q_tile, k_gradient", "(d_scores.to(q_tile.dtype)), d_tile, k_gradient"),
-        ("alive & (lse_tile != float(\"inf\")), C, CHANNELS)\n    gradient", "alive, C, CHANNELS)\n    gradient"),
+        ("alive & (lse_tile != float(\"inf\"))", "alive"),
         ("seen = seen & alive[:, None] & k_alive[None, :]\n        _weights", "_weights"),
-        ("seen = seen & alive[:, None] & k_alive[None, :]\n            weights", "weights"),
         ("inside = (key < S)[:, None]", "inside = (key < S - 1)[:, None]"),
     ),
     *of(

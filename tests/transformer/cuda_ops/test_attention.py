@@ -17,7 +17,7 @@ CASES = [
     Case("3to1-window", H=6, G=2, C=20, tiles=2, T=3, window=9),
     Case("window-wider-than-a-tile", H=2, G=2, C=10, tiles=3, T=-1, window=37),
     Case("documents-and-padding", H=3, G=1, C=64, tiles=2, T=2, documents=True, B=2),
-    Case("documents-longer-than-a-tile", H=2, G=1, C=12, tiles=3, T=-1, documents=True),
+    Case("documents-longer-than-a-tile", H=2, G=1, C=12, tiles=3, T=-1, documents=True, B=2),
     Case("documents-and-window", H=2, G=1, C=16, tiles=2, T=-3, documents=True, window=6, B=2),
     Case("whole-tiles", H=1, G=1, C=128, tiles=2, T=0),
     Case("decode", H=6, G=2, C=12, tiles=0, T=1, cached=36, B=2),
