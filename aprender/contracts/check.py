@@ -27,16 +27,21 @@ def check_file(file: str) -> Checked:
 
 def check_content(content: bytes, file: str) -> Checked:
     """Check the bytes of one contract."""
+    findings, sound = check_document(content, file)
+    return Checked(findings, None if sound is None else summary_of(sound))
+
+
+def check_document(content: bytes, file: str) -> tuple[list[Finding], Document | None]:
+    """The findings, and the document without values of the wrong shape (None where it can't be read)."""
     document, findings = read_bytes(content, file)
     if document is None:
-        return Checked(_in_order(findings, content), None)
+        return _in_order(findings, content), None
     shape, sound = check_schema(document)
     meaning = [*check_rules(sound), *plugin_findings(sound)]
     if document.incomplete:
         meaning = [finding for finding in meaning if not finding.rule.startswith(_SAY_WHAT_IS_MISSING)]
     said = [*findings, *_not_said(findings, [*shape, *meaning])]
-    everything = _in_order(said, content, document)
-    return Checked(everything, summary_of(sound))
+    return _in_order(said, content, document), sound
 
 
 def _not_said(earlier: list[Finding], later: list[Finding]) -> list[Finding]:
