@@ -7,8 +7,6 @@ from typing import Any, NamedTuple
 from aprender.contracts.document import Document
 from aprender.contracts.rules.mentions import equations
 
-_LISTS = ("invariants", "preconditions", "postconditions")
-
 
 class Equation(NamedTuple):
     """Texts keep their line breaks; what is absent is empty."""
@@ -29,9 +27,9 @@ def equations_of(document: Document) -> tuple[Equation, ...]:
     found = []
     for path, name, value in equations(document):
         equation = value if isinstance(value, dict) else {}
-        texts = (_text(equation.get(key)) for key in ("formula", "domain", "codomain"))
-        lists = (_texts(equation.get(key)) for key in _LISTS)
-        found.append(Equation(name, *document.key_position(path), *texts, *lists))
+        formula, domain, codomain = (_text(equation.get(key)) for key in ("formula", "domain", "codomain"))
+        lists = (_texts(equation.get(key)) for key in ("invariants", "preconditions", "postconditions"))
+        found.append(Equation(name, *document.key_position(path), formula, domain, codomain, *lists))
     return tuple(found)
 
 

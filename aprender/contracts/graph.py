@@ -41,7 +41,7 @@ class Edge(NamedTuple):
 
 
 class Orphan(NamedTuple):
-    """``kind``: uncovered (obligation), idle (falsifier that covers nothing), dangling (what is named does not exist)."""
+    """``kind``: uncovered (obligation), idle (falsifier that covers nothing), dangling (a name that leads nowhere)."""
 
     kind: str
     name: str

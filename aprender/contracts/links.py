@@ -77,7 +77,9 @@ def links_of(document: Document) -> Links:
         obligations=tuple(_part(document, path, item, "property", "statement") for path, item in claims),
         applicable=tuple(applicable(item) for _, item in claims),
         requires=tuple(conditions),
-        falsifiers=tuple(_falsifier(document, path, item, known) for path, item in items(document, "falsification_tests")),
+        falsifiers=tuple(
+            _falsifier(document, path, item, known) for path, item in items(document, "falsification_tests")
+        ),
         harnesses=tuple(
             (part, tuple(places[at] for at in quoted.get(str(item.get("obligation")), ()))) for part, item in harnesses
         ),

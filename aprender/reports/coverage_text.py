@@ -55,7 +55,9 @@ def _share(share: Share) -> str:
 
 def _gap(gap: Gap) -> str:
     text = f" ({shown(gap.text)})" if gap.text else ""
-    return f"{shown(file_name(gap.file))}:{gap.line}:{gap.column}: {gap.kind} {shown(gap.name)} {_LACKS[gap.kind]}{text}"
+    return (
+        f"{shown(file_name(gap.file))}:{gap.line}:{gap.column}: {gap.kind} {shown(gap.name)} {_LACKS[gap.kind]}{text}"
+    )
 
 
 def _plain(one: Coverage) -> dict[str, Any]:

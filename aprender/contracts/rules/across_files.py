@@ -112,7 +112,7 @@ def _cycles(summaries: Sequence[Summary]) -> Iterator[Finding]:
 
 
 def cycles(summaries: Sequence[Summary]) -> Iterator[tuple[Summary, Named, list[str]]]:
-    """The contract that closes a cycle, where it does so, and the cycle's files in order, ending with that contract's."""
+    """The contract that closes a cycle, where it does so, and the files of the cycle in order; that one is the last."""
     owner = owners(summaries)
     done: set[str] = set()
     for start in summaries:

@@ -1,7 +1,7 @@
 """What the parts of a contract name: equations, obligations that are covered, contracts that are needed.
 
-The rules, ``pv graph`` and ``pv coverage`` read these in one way. In the old dialect anything may stand under a key that
-its parser dropped, so every shape is looked at before it is used.
+The rules, ``pv graph`` and ``pv coverage`` read these in one way. In the old dialect anything may stand under a key
+that its parser dropped, so every shape is looked at before it is used.
 """
 
 from __future__ import annotations

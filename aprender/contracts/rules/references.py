@@ -37,10 +37,10 @@ def _coverage(document: Document) -> Iterator[Finding]:
     obligations = _ids(document, "proof_obligations")
     covered: set[str] = set()
     for path, item in items(document, "falsification_tests"):
-        for index, name in covers(item):
-            covered.add(name)
-            if name not in obligations:
-                yield _unknown(document, (*path, "covers", index), "REF-001", "proof obligation", name, obligations)
+        for index, named in covers(item):
+            covered.add(named)
+            if named not in obligations:
+                yield _unknown(document, (*path, "covers", index), "REF-001", "proof obligation", named, obligations)
     for path, item in items(document, "proof_obligations"):
         name = item.get("id")
         if isinstance(name, str) and name not in covered and applicable(item):

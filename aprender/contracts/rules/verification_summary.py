@@ -32,9 +32,7 @@ def computed(document: Document) -> dict[str, tuple[int, str]]:
 
 def _not_applicable(item: dict[str, Any]) -> bool:
     lean = item.get("lean")
-    return not applicable(item) or (
-        isinstance(lean, dict) and lean.get("status") == "not-applicable"
-    )
+    return not applicable(item) or (isinstance(lean, dict) and lean.get("status") == "not-applicable")
 
 
 def _summary(document: Document) -> Iterator[Finding]:
