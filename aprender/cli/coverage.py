@@ -9,6 +9,7 @@ from aprender.cli.looked_at import HAS_ERRORS, HOLDS, add_paths, documents_at
 from aprender.contracts.coverage import coverage_of
 from aprender.contracts.files import NothingToDo
 from aprender.reports.coverage_text import coverage_json, coverage_text
+from aprender.reports.validation_text import plural
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +23,7 @@ def run(arguments: argparse.Namespace) -> int:
     read = documents_at(arguments.paths)
     each, total = coverage_of(read)
     if not read.errors and not (total.obligations.total or total.equations.total or total.falsifiers.total):
-        raise NothingToDo(f"no obligation, equation or falsifier in {len(each)} contract(s): nothing to cover")
+        raise NothingToDo(f"no obligation, equation or falsifier in {plural(len(each), 'contract')}: nothing to cover")
     status = HAS_ERRORS if read.errors else HOLDS
     say(coverage_json(each, total, status) if arguments.json else coverage_text(each, total))
     return status

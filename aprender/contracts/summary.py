@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import Finding
-from aprender.contracts.rules.common import items, metadata_of
+from aprender.contracts.rules.common import entries, items, metadata_of
 from aprender.contracts.rules.mentions import dependencies, equations, shapes
 from aprender.contracts.schema_check import is_version_2
 
@@ -43,7 +43,7 @@ def summary_of(document: Document) -> Summary:
         document.file,
         is_version_2(document.data),
         len(tests),
-        sum(len(item.get("expect") or ()) for _, item in tests),
+        sum(1 for _, item in tests for _ in entries(item, "expect")),
         next(_named(document, ("metadata", "id"), metadata_of(document).get("id")), None),
         [found for path, item in tests for found in _named(document, (*path, "id"), item.get("id"))],
         [name for _, name, _ in equations(document)],

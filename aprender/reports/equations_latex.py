@@ -14,7 +14,7 @@ from aprender.reports.validation_text import file_name
 _HEAD = r"""\documentclass{article}
 \usepackage{amsmath,amssymb}
 \begin{document}
-\raggedright"""
+\raggedright\frenchspacing"""
 _FOOT = r"\end{document}"
 
 
@@ -28,7 +28,8 @@ def equations_latex(file: str, equations: Sequence[Equation]) -> str:
 
 def _equation(equation: Equation) -> Iterator[str]:
     yield f"\\subsection*{{{latex_text(equation.name)}}}"
-    items = [f"\\item[{label}] {_value(value)}" for label, values in fields(equation) for value in values]
+    each = [(label.removesuffix("s"), value) for label, values in fields(equation) for value in values]
+    items = [f"\\item[{label}] {_value(value)}" for label, value in each]
     if items:
         yield from (r"\begin{description}", *items, r"\end{description}")
 

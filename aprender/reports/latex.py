@@ -25,6 +25,7 @@ _SPECIAL = {char: f"\\{char}" for char in "{}$&#%_"} | {
 }  # fmt: skip
 _CLUSTER = re.compile(r"[^\u0300-\u036f][\u0300-\u036f]*|[\u0300-\u036f]+")
 _LIGATURES = re.compile("(?<=-)(?=-)|(?<=')(?=')")  # LaTeX would make one character of two
+_START = r"\mbox{}"  # blanks at the start of a line are dropped
 _SYMBOLS = OPERANDS | PREFIXES | OPERATORS | OPENING | CLOSING
 
 
@@ -42,7 +43,8 @@ def latex_verbatim(text: str) -> str:
 
 def _typewritten(line: str) -> str:
     kept = latex_text(line).replace("  ", "~ ").replace("  ", "~ ")
-    return f"\\texttt{{{'~' + kept[1:] if kept.startswith(' ') else kept}}}"
+    indented = kept.startswith(("~", " "))
+    return f"\\texttt{{{_START if indented else ''}{kept}}}"
 
 
 def _cluster(cluster: str) -> str:

@@ -6,7 +6,6 @@ are. What could be prose, code, or mean two things is refused, and shown verbati
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from aprender.reports.latex_names import function_call, letters, variable
@@ -26,16 +25,10 @@ from aprender.reports.latex_symbols import (
     SUBSCRIPTS,
     SUPERSCRIPTS,
 )
-from aprender.reports.latex_tokens import END, Token, closing, tokens_of
+from aprender.reports.latex_tokens import END, Reader, Token, closing, tokens_of
 
 PRIME = "\u2032"
-LONGEST = 500  # characters: what is longer is no formula
 DEEPEST = 12  # groups in groups
-_REFUSED = re.compile(  # programs, LaTeX, strings, comments, hyphenated words; and what is read in two ways
-    r"""["`\\#$?—]|<-(?!>)|--|\+\+|//|<<|>>|<>|~=|=~|::|\.\.=|===|!==|=<|:-|\|-\||(?<!&)&(?!&)|0x
-    |[A-Za-z][A-Za-z0-9]+-[A-Za-z]|\.\s+\S|\s['\u2019]""",
-    re.VERBOSE,
-)
 # What may not stand beside what: two words in a row are prose. A word has two letters or more.
 _WORDS = ("word", "identifier")
 _PROSE = frozenset(
@@ -61,29 +54,27 @@ class _Piece(NamedTuple):
 
 def latex_formula(text: str) -> str | None:
     """The formula in math mode, without the dollars; None where ``text`` is anything but surely one formula."""
-    tokens = [] if len(text) > LONGEST or _REFUSED.search(text) else tokens_of(text)
     try:
-        return _Formula(tokens, 0).latex()
+        return _Formula(tokens_of(text), 0).latex()
     except Untranslatable:
         return None
 
 
-class _Formula:
+class _Formula(Reader):
     """Reads tokens from left to right; the kind of what was read last decides what may follow."""
 
     def __init__(self, tokens: list[Token], depth: int) -> None:
         if depth > DEEPEST or not tokens:
             raise Untranslatable
-        self.tokens = tokens
+        super().__init__(tokens)
         self.depth = depth
-        self.at = 0
         self.is_mathematics = depth > 0  # words and commas alone are prose
 
     def latex(self) -> str:
         parts: list[str] = []
         before = ""
         while self.at < len(self.tokens):
-            first = self._peek()
+            first = self.peek()
             piece = self._piece(before)
             if (before, piece.kind) in _PROSE or (before in _WORDS and piece.kind == "open" and first.after_blank):
                 raise Untranslatable
@@ -95,20 +86,6 @@ class _Formula:
             raise Untranslatable
         return " ".join(parts)
 
-    def _peek(self, ahead: int = 0) -> Token:
-        place = self.at + ahead
-        return self.tokens[place] if place < len(self.tokens) else END
-
-    def _next(self) -> Token:
-        token = self._peek()
-        self.at += 1
-        return token
-
-    def _touches(self, text: str) -> bool:
-        """Whether ``text`` comes next, without white space before it."""
-        token = self._peek()
-        return token.text == text and not token.after_blank
-
     def _group(self) -> str:
         """What stands in the brackets that open next."""
         end = closing(self.tokens, self.at)
@@ -119,7 +96,7 @@ class _Formula:
         return _Formula(inside, self.depth + 1).latex()
 
     def _piece(self, before: str) -> _Piece:
-        token = self._next()
+        token = self.next()
         match token.kind:
             case "name":
                 return self._words(token) if token.text in CONNECTIVES else self._name(token.text)
@@ -139,28 +116,28 @@ class _Formula:
             return _Piece(r"\bmod", "operator")
         if text in QUANTIFIERS:
             return _Piece(QUANTIFIERS[text], "big")
-        called = self._touches("(")
+        called = self.touches("(")
         if text == "sqrt" and called:
             return _Piece(f"\\sqrt{{{self._group()}}}", "close")
         if text in DELIMITED and called:
             left, right = DELIMITED[text]
             self.is_mathematics = True
             return _Piece(f"{left} {self._group()} {right}", "close")
-        limited = self._peek().text == "_"
+        limited = self.peek().text == "_"
         return _Piece(*(function_call(text, called=called, limited=limited) or variable(text)))
 
     def _words(self, first: Token) -> _Piece:
         """Connectives in a row; ``in`` before a set is membership."""
         words = [first.text]
-        while self._peek().kind == "name" and self._peek().text in CONNECTIVES:
-            words.append(self._next().text)
-        if words == ["in"] and (self._peek().text in ("[", "{", "(") or self._peek().text in OPERANDS):
+        while self.peek().kind == "name" and self.peek().text in CONNECTIVES:
+            words.append(self.next().text)
+        if words == ["in"] and (self.peek().text in ("[", "{", "(") or self.peek().text in OPERANDS):
             return _Piece(r"\in", "operator")
         return _Piece(f"\\text{{ {' '.join(words)} }}", "words")
 
     def _symbol(self, token: Token, before: str) -> _Piece:
         char = token.text
-        if char in BIG_LETTERS and (self._peek().kind == "subscript" or self._touches("_")):
+        if char in BIG_LETTERS and (self.peek().kind == "subscript" or self.touches("_")):
             return _Piece(BIG_LETTERS[char], "big")
         for table, kind in ((OPERANDS, "letter"), (PREFIXES, "big"), (OPERATORS, "operator"), (OPENING, "open")):
             if char in table:
@@ -179,11 +156,11 @@ class _Formula:
 
     def _ambiguous(self, token: Token, before: str) -> _Piece:
         """Characters that mean something only where they stand."""
-        has_operand, blank_after = before in _SCRIPTABLE, self._peek().after_blank
+        has_operand, blank_after = before in _SCRIPTABLE, self.peek().after_blank
         match token.text:
             case "|":
                 return _Piece(r"\mid" if token.after_blank and blank_after else "|", "bar")
-            case "*" if has_operand and self._peek().text not in _NO_OPERAND_FOLLOWS:
+            case "*" if has_operand and self.peek().text not in _NO_OPERAND_FOLLOWS:
                 return _Piece(r"\cdot", "operator")
             case "@" if has_operand:
                 return _Piece(r"\mathbin{@}" if token.after_blank else "@", "operator")
@@ -191,19 +168,19 @@ class _Formula:
                 return _Piece(r"\%", "close")
             case "%" if has_operand and token.after_blank and blank_after:
                 return _Piece(r"\bmod", "operator")
-            case "." if self._peek() is END and not token.after_blank:
+            case "." if self.peek() is END and not token.after_blank:
                 return _Piece(".", "comma")
         raise Untranslatable
 
     def _root(self) -> _Piece:
         """``√(...)``, or the root of one operand: in ``√2π`` nobody knows where it ends."""
-        if self._touches("("):
+        if self.touches("("):
             return _Piece(f"\\sqrt{{{self._group()}}}", "close")
         piece = self._piece("")
         if piece.kind not in ("letter", "identifier", "word", "number"):
             raise Untranslatable
         inside = f"{piece.latex}{self._scripts(piece)}"
-        following = self._peek()
+        following = self.peek()
         if not following.after_blank and (following.kind in ("name", "number") or following.text in (*OPERANDS, "(")):
             raise Untranslatable
         return _Piece(f"\\sqrt{{{inside}}}", "close")
@@ -211,8 +188,8 @@ class _Formula:
     def _scripts(self, piece: _Piece) -> str:
         """Subscript and superscript, at most one of each: LaTeX has no more, and nobody knows what more would mean."""
         sub, sup = piece.sub, ""
-        while not self._peek().after_blank:
-            token = self._peek()
+        while not self.peek().after_blank:
+            token = self.peek()
             if token.kind == "subscript" or token.text == "_":
                 if sub:
                     raise Untranslatable
@@ -227,32 +204,32 @@ class _Formula:
 
     def _is_star(self) -> bool:
         """``x*`` with nothing to multiply by, ``x*_t``."""
-        return self._touches("*") and self._peek(1).text in _NO_OPERAND_FOLLOWS
+        return self.touches("*") and self.peek(1).text in _NO_OPERAND_FOLLOWS
 
     def _script(self, table: dict[str, str], *, parentheses: bool) -> str:
-        token = self._next()
+        token = self.next()
         if token.kind in ("subscript", "superscript"):
             return "".join(table[char] for char in token.text)
         if token.text in ("'", PRIME):
             return r"\prime"
         if token.text == "*":
             return "*"
-        if self._touches("{"):
+        if self.touches("{"):
             return self._group()
-        if parentheses and self._touches("("):
+        if parentheses and self.touches("("):
             return f"({self._group()})"
-        sign = self._next().text if parentheses and self._peek().text in ("+", "-") else ""
-        body = self._peek()
+        sign = self.next().text if parentheses and self.peek().text in ("+", "-") else ""
+        body = self.peek()
         if body.after_blank and not sign:
             raise Untranslatable
         if sign and (body.after_blank or body.kind not in ("number", "name")):
             return sign
-        return sign + self._script_body(self._next())
+        return sign + self._script_body(self.next())
 
     def _script_body(self, token: Token) -> str:
         if token.kind == "number" and token.text.isdigit():
             return token.text
-        if token.kind == "name" and token.text.isalnum() and not (token.text in DELIMITED or self._touches("(")):
+        if token.kind == "name" and token.text.isalnum() and not (token.text in DELIMITED or self.touches("(")):
             return letters(token.text)
         if token.kind == "accented":
             return _accented(token.text)

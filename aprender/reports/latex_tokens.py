@@ -8,6 +8,12 @@ from typing import NamedTuple
 
 from aprender.reports.latex_symbols import DIGRAPHS, SUBSCRIPTS, SUPERSCRIPTS
 
+LONGEST = 500  # characters: what is longer is no formula
+_REFUSED = re.compile(  # programs, LaTeX, strings, comments, hyphenated words; and what is read in two ways
+    r"""["`\\#$?—]|<-(?!>)|--|\+\+|//|<<|>>|<>|~=|=~|::|\.\.=|===|!==|=<|:-|\|-\||(?<!&)&(?!&)|0x
+    |[A-Za-z][A-Za-z0-9]+-[A-Za-z]|\.\s+\S|\s['\u2019]""",
+    re.VERBOSE,
+)
 _TOKEN = re.compile(
     rf"""(?P<blank>\s+)
     |(?P<number>[0-9]+(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?)
@@ -19,6 +25,7 @@ _TOKEN = re.compile(
     |(?P<other>.)""",
     re.VERBOSE | re.DOTALL,
 )
+_POWER = re.compile(r"\s*\*\*\s*")
 _ACCENTED = frozenset(map(chr, range(0xC0, 0x250)))  # letters with a mark: only these are taken apart, "≠" is not
 _CLOSING = {"(": ")]", "[": ")]", "{": "}"}  # an interval may be open at one end only
 
@@ -35,8 +42,10 @@ END = Token("end", "", True)
 
 
 def tokens_of(text: str) -> list[Token]:
-    """All of ``text``."""
-    composed = unicodedata.normalize("NFC", text)
+    """All of ``text``; nothing where it is surely no formula."""
+    if len(text) > LONGEST or _REFUSED.search(text):
+        return []
+    composed = unicodedata.normalize("NFC", _POWER.sub("^", text))
     apart = "".join(unicodedata.normalize("NFD", char) if char in _ACCENTED else char for char in composed)
     found: list[Token] = []
     blank = False
@@ -61,3 +70,27 @@ def closing(tokens: list[Token], opening: int) -> int | None:
             if not expected:
                 return at
     return None
+
+
+class Reader:
+    """Goes through tokens from left to right."""
+
+    def __init__(self, tokens: list[Token]) -> None:
+        self.tokens = tokens
+        self.at = 0
+
+    def peek(self, ahead: int = 0) -> Token:
+        """The token that comes next, or one after it; ``END`` behind the last."""
+        place = self.at + ahead
+        return self.tokens[place] if place < len(self.tokens) else END
+
+    def next(self) -> Token:
+        """The token that comes next, which is read by this."""
+        token = self.peek()
+        self.at += 1
+        return token
+
+    def touches(self, text: str) -> bool:
+        """Whether ``text`` comes next, without white space before it."""
+        token = self.peek()
+        return token.text == text and not token.after_blank

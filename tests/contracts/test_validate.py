@@ -166,6 +166,18 @@ def test_any_other_yaml_is_a_finding(text: str, tmp_path: Path) -> None:
     assert findings_of(text, tmp_path)
 
 
+@pytest.mark.parametrize("value", ["5", "true", "text", "{a: 1}", "[1, null]"])
+def test_keys_of_version_2_may_hold_anything_in_the_old_dialect(value: str, tmp_path: Path) -> None:
+    """They have no effect there: what they hold is looked at by nothing, and breaks nothing."""
+    keys = ", ".join(f"{key}: {value}" for key in ("expect", "guards", "covers", "counter_example_classes"))
+    text = f"""\
+metadata: {{version: "1", description: d, references: [x], kind: pattern}}
+falsification_tests:
+  - {{id: F-1, rule: r, prediction: p, if_fails: i, {keys}}}
+"""
+    assert {line.split()[1] for line in findings_of(text, tmp_path)} == {"SCHEMA-103", "SCHEMA-024"}
+
+
 @given(st.data())
 def test_no_mutation_makes_validation_raise(data: st.DataObject) -> None:
     """Any line deleted, doubled or overwritten: findings or validity, never an exception."""
