@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from aprender.contracts.document import Document
 from aprender.contracts.documents import Documents
-from aprender.contracts.files import stem
+from aprender.contracts.files import STANDARD_INPUT, stem
 from aprender.contracts.links import Links, Part, links_of, one_line
 from aprender.contracts.rules.across_files import Elsewhere, bare, cycles, owners
 from aprender.contracts.rules.common import metadata_of
@@ -88,7 +88,8 @@ class _Builder:
 
     def _contract(self, document: Document, summary: Summary) -> None:
         text = one_line(metadata_of(document).get("description"))
-        self._node(Node(document.file, "contract", stem(summary.file), text, document.file, document.file, 1, 1))
+        name = "standard input" if summary.file == STANDARD_INPUT else stem(summary.file)
+        self._node(Node(document.file, "contract", name, text, document.file, document.file, 1, 1))
 
     def _dependencies(self, document: Document) -> None:
         for path, key, name in dependencies(document):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -186,6 +188,15 @@ def test_a_contract_that_was_not_read_is_told_from_one_that_does_not_exist(folde
     out = pv("graph", "contracts/a-v1.yaml")[1]
     assert "  depends on b-v1 (not read now)\n  depends on gone-v1 (missing)\n" in out
     assert "0 cycles, 1 orphan\n" in out
+
+
+def test_a_contract_on_standard_input(pv: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its places are in ``<stdin>``; nobody knows where it belongs, so what it names may well exist."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(SCALE.encode())))
+    code, out, err = pv("graph", "-")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[:2] == ["standard input  <stdin>", "  depends on sensor-v1 (not read now)"]
+    assert "  <stdin>:15:5: obligation OBL-2 is covered by no falsifier" in out
 
 
 def test_an_id_that_no_obligation_has_is_an_orphan_and_an_error(folder: Path, pv: Any) -> None:
