@@ -10,7 +10,7 @@ from typing import Any
 from aprender.contracts.document import Document
 from aprender.contracts.documents import Documents
 from aprender.contracts.schema_check import check_schema
-from aprender.contracts.summary import summary_of
+from aprender.contracts.summarise import summary_of
 from tests.contracts.schema_instances import an_instance, mutate
 
 SCALE = """\

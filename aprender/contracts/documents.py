@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from aprender.contracts.across_files import check_set
 from aprender.contracts.check import check_document
 from aprender.contracts.document import Document
 from aprender.contracts.files import contract_files, read_content
 from aprender.contracts.findings import Finding
-from aprender.contracts.rules.across_files import check_set
-from aprender.contracts.summary import Summary, summary_of
+from aprender.contracts.summarise import summary_of
+from aprender.contracts.summary import Summary
 
 
 class Documents(NamedTuple):

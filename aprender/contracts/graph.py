@@ -5,11 +5,11 @@
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from aprender.contracts.across_files import Elsewhere, bare, cycles, owners
 from aprender.contracts.document import Document
 from aprender.contracts.documents import Documents
 from aprender.contracts.files import STANDARD_INPUT, stem
 from aprender.contracts.links import Links, Part, links_of, one_line
-from aprender.contracts.rules.across_files import Elsewhere, bare, cycles, owners
 from aprender.contracts.rules.common import metadata_of
 from aprender.contracts.rules.mentions import dependencies, shapes
 from aprender.contracts.summary import Summary
@@ -92,23 +92,23 @@ class _Builder:
         self._node(Node(document.file, "contract", name, text, document.file, document.file, 1, 1))
 
     def _dependencies(self, document: Document) -> None:
-        for path, key, name in dependencies(document):
-            self._rests_on(document, path, key, name)
+        for key, found in dependencies(document):
+            self._rests_on(document, key, *found)
         for path, key, block in shapes(document):
             contract, equation = block.get("from_contract"), block.get("from_equation")
             if isinstance(contract, str) and contract:
                 note = equation if isinstance(equation, str) else ""
-                self._rests_on(document, (*path, "from_contract"), key, contract, note)
+                self._rests_on(document, key, contract, *document.position((*path, "from_contract")), note)
 
-    def _rests_on(self, document: Document, path: tuple[str | int, ...], kind: str, name: str, note: str = "") -> None:
+    def _rests_on(self, document: Document, kind: str, name: str, line: int, column: int, note: str = "") -> None:
         owner = self.owner.get(bare(name))
         key = owner.file if owner else f"#{bare(name)}"
         if owner is None:
             exists = self.elsewhere.has(bare(name), document.file)
             self._node(Node(key, "elsewhere" if exists else "missing", bare(name)))
             if not exists:
-                at = document.position(path)
-                self.orphans.append(Orphan("dangling", name, "", document.file, *at, stem(document.file)))
+                orphan = Orphan("dangling", name, "", document.file, line, column, stem(document.file))
+                self.orphans.append(orphan)
         self._edge(Edge(document.file, key, kind, note))
 
     def _parts(self, links: Links) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from aprender.contracts.document import Document
 from aprender.contracts.rules.common import KeyPath, items, metadata_of
+from aprender.contracts.summary import Named
 
 NOT_APPLICABLE = ("not_applicable", "N/A")
 
@@ -58,17 +59,23 @@ def class_names(falsifier: dict[str, Any]) -> list[str]:
     return [name for name in (str(name).partition(":")[0].strip() for name in names if name is not None) if name]
 
 
-def dependencies(document: Document) -> Iterator[tuple[KeyPath, str, str]]:
-    """(path, key, name) of every contract that this one rests on."""
+def dependencies(document: Document) -> Iterator[tuple[str, Named]]:
+    """Every contract that this one rests on, with the key that says so."""
     for key in ("depends_on", "parent_contracts"):
         names = metadata_of(document).get(key)
-        for index, name in enumerate(names if isinstance(names, list) else ()):
-            if isinstance(name, str) and name:
-                yield ("metadata", key, index), key, name
+        for index in range(len(names) if isinstance(names, list) else 0):
+            for found in named(document, ("metadata", key), names, index):
+                yield key, found
     for path, item in items(document, "proof_obligations"):
-        name = item.get("parent_contract")
-        if isinstance(name, str) and name:
-            yield (*path, "parent_contract"), "parent_contract", name
+        for found in named(document, path, item, "parent_contract"):
+            yield "parent_contract", found
+
+
+def named(document: Document, path: KeyPath, holder: Any, step: str | int) -> Iterator[Named]:
+    """The name that stands in ``holder``, the value at ``path``, if one does."""
+    name = holder.get(step) if isinstance(holder, dict) else holder[step]
+    if isinstance(name, str) and name:
+        yield (name, *document.entry_position(holder, (*path, step)))
 
 
 def shapes(document: Document) -> Iterator[tuple[KeyPath, str, dict[str, Any]]]:
