@@ -1,0 +1,151 @@
+"""Hugging Face's ``transformers`` as the third party: its own models, its own autograd, on weights that we hand over.
+
+What it computes shares no line with the oracle. Each document is given to it alone, at positions from 0, without
+padding: what it makes of padding and packing is not relied on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+from aprender.transformer.config import (
+    LinearScaling,
+    Llama3Scaling,
+    RopeScaling,
+    TransformerConfig,
+    YarnScaling,
+)
+
+MODELS = {"qwen2": "Qwen2", "llama": "Llama", "mistral": "Mistral", "qwen3": "Qwen3"}
+
+
+class Float64(TorchFunctionMode):
+    """Read every float32 as float64: transformers computes norms, softmax and angles in float32 for any model."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        def wide(value: Any) -> Any:
+            return torch.float64 if value is torch.float32 else value
+
+        func = torch.Tensor.double if func is torch.Tensor.float else func
+        return func(*map(wide, args), **{key: wide(value) for key, value in (kwargs or {}).items()})
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What transformers computed in float64 for the documents of a batch, one entry a document, in order.
+
+    ``hidden`` are the states after the embedding, each layer and the last norm. ``loss`` is the mean over all targets
+    of all documents, in nats; ``gradients`` are its own autograd's, by Hugging Face's names.
+    """
+
+    logits: list[Tensor]  # [t, V]
+    hidden: list[list[Tensor]]  # [state][t, D]
+    loss: Tensor
+    gradients: dict[str, Tensor]
+
+
+def reference(config: TransformerConfig, weights: Mapping[str, Tensor], documents: Sequence[Tensor]) -> Reference:
+    """Run ``documents`` (int64, [t]) through transformers' model of ``config`` in float64, forward and backward."""
+    with Float64():
+        model = build(config, weights, torch.float64)
+        runs = [_run(model, document) for document in documents]
+        total = torch.cat([losses for _, _, losses in runs]).mean()
+        total.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return Reference(
+        [logits.detach() for logits, _, _ in runs],
+        [[state.detach() for state in states] for _, states, _ in runs],
+        total.detach(),
+        gradients,
+    )
+
+
+def build(config: TransformerConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    """The transformers model of ``config`` with eager attention, holding copies of ``weights`` in ``dtype``.
+
+    A configuration that its class has no place for (a window on an odd layer of Mistral) is not looked for here.
+    """
+    name = MODELS[config.family]
+    settings = {
+        field: getattr(config, field)
+        for field in (
+            "vocab_size",
+            "hidden_size",
+            "intermediate_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "num_key_value_heads",
+            "head_dim",
+            "rms_norm_eps",
+            "tie_word_embeddings",
+        )
+    }
+    settings["rope_parameters"] = {"rope_theta": config.rope_theta, **_scaling(config.rope_scaling)}
+    settings |= _windows(config)
+    model_config = getattr(transformers, f"{name}Config")(**settings, attn_implementation="eager")
+    model = getattr(transformers, f"{name}ForCausalLM")(model_config).to(dtype).eval()
+    model.load_state_dict(_as_stored(config, weights), strict=True)
+    return model
+
+
+def _run(model: Any, document: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
+    """logits_TV, the hidden states, and the losses [t - 1] of one document."""
+    states: list[Tensor] = []
+    watched = [model.model.embed_tokens, *model.model.layers, model.model.norm]
+    hooks = [module.register_forward_hook(lambda _, __, output: states.append(output[0])) for module in watched]
+    logits_TV = model(document[None]).logits[0]
+    for hook in hooks:
+        hook.remove()
+    losses_T = torch.nn.functional.cross_entropy(logits_TV[:-1], document[1:], reduction="none")
+    return logits_TV, states, losses_T
+
+
+def _as_stored(config: TransformerConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    stored = {name: weights[name] for name in config.tensor_shapes()}
+    if config.tie_word_embeddings:
+        stored["lm_head.weight"] = stored["model.embed_tokens.weight"]
+    return stored
+
+
+def _scaling(scaling: RopeScaling | None) -> dict[str, Any]:
+    match scaling:
+        case None:
+            return {"rope_type": "default"}
+        case LinearScaling():
+            return {"rope_type": "linear", "factor": scaling.factor}
+        case Llama3Scaling():
+            return {
+                "rope_type": "llama3",
+                "factor": scaling.factor,
+                "low_freq_factor": scaling.low_freq_factor,
+                "high_freq_factor": scaling.high_freq_factor,
+                "original_max_position_embeddings": scaling.original_max_position_embeddings,
+            }
+        case YarnScaling():
+            return {
+                "rope_type": "yarn",
+                "factor": scaling.factor,
+                "beta_fast": scaling.beta_fast,
+                "beta_slow": scaling.beta_slow,
+                "attention_factor": scaling.attention_factor,
+                "truncate": scaling.truncate,
+                "original_max_position_embeddings": scaling.original_max_position_embeddings,
+            }
+
+
+def _windows(config: TransformerConfig) -> dict[str, Any]:
+    """Mistral windows every layer; the Qwens those that ``layer_types`` names; Llama none."""
+    width = next((window for window in config.windows if window is not None), None)
+    if config.family == "mistral":
+        return {"sliding_window": width}
+    if width is None:
+        return {}
+    kinds = ["full_attention" if window is None else "sliding_attention" for window in config.windows]
+    return {"use_sliding_window": True, "sliding_window": width, "layer_types": kinds}
