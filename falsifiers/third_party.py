@@ -6,7 +6,7 @@ padding: what it makes of padding and packing is not relied on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,28 +43,23 @@ class Reference:
 
     ``hidden`` are the states after the embedding, each layer and the last norm. ``loss`` is the mean over all targets
     of all documents, in nats; ``gradients`` are its own autograd's, by Hugging Face's names.
+    ``float32_gradient_error`` is how far its own float32 run is from them: the largest relative error of a parameter's.
     """
 
     logits: list[Tensor]  # [t, V]
     hidden: list[list[Tensor]]  # [state][t, D]
     loss: Tensor
     gradients: dict[str, Tensor]
+    float32_gradient_error: float
 
 
 def reference(config: TransformerConfig, weights: Mapping[str, Tensor], documents: Sequence[Tensor]) -> Reference:
     """Run ``documents`` (int64, [t]) through transformers' model of ``config`` in float64, forward and backward."""
     with Float64():
-        model = build(config, weights, torch.float64)
-        runs = [_run(model, document) for document in documents]
-        total = torch.cat([losses for _, _, losses in runs]).mean()
-        total.backward()  # type: ignore[no-untyped-call]
-    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
-    return Reference(
-        [logits.detach() for logits, _, _ in runs],
-        [[state.detach() for state in states] for _, states, _ in runs],
-        total.detach(),
-        gradients,
-    )
+        logits, hidden, loss, gradients = _run(build(config, weights, torch.float64), documents)
+    *_, rounded = _run(build(config, weights, torch.float32), documents)
+    errors = [(rounded[name] - exact).norm() / exact.norm() for name, exact in gradients.items()]
+    return Reference(logits, hidden, loss, gradients, float(torch.stack(errors).max()))
 
 
 def build(config: TransformerConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
@@ -88,23 +83,37 @@ def build(config: TransformerConfig, weights: Mapping[str, Tensor], dtype: torch
         )
     }
     settings["rope_parameters"] = {"rope_theta": config.rope_theta, **_scaling(config.rope_scaling)}
-    settings |= _windows(config)
+    settings |= _windows(config) | _context(config.rope_scaling)
     model_config = getattr(transformers, f"{name}Config")(**settings, attn_implementation="eager")
     model = getattr(transformers, f"{name}ForCausalLM")(model_config).to(dtype).eval()
     model.load_state_dict(_as_stored(config, weights), strict=True)
     return model
 
 
-def _run(model: Any, document: Tensor) -> tuple[Tensor, list[Tensor], Tensor]:
-    """logits_TV, the hidden states, and the losses [t - 1] of one document."""
-    states: list[Tensor] = []
-    watched = [model.model.embed_tokens, *model.model.layers, model.model.norm]
-    hooks = [module.register_forward_hook(lambda _, __, output: states.append(output[0])) for module in watched]
-    logits_TV = model(document[None]).logits[0]
-    for hook in hooks:
-        hook.remove()
-    losses_T = torch.nn.functional.cross_entropy(logits_TV[:-1], document[1:], reduction="none")
-    return logits_TV, states, losses_T
+def _run(model: Any, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[list[Tensor]], Tensor, dict[str, Tensor]]:
+    """Logits and hidden states by document, the mean loss over all targets, and its gradient by every parameter."""
+    logits, hidden, losses = [], [], []
+    for document in documents:
+        states: list[Tensor] = []
+        watched = [model.model.embed_tokens, *model.model.layers, model.model.norm]
+        hooks = [module.register_forward_hook(_appending(states)) for module in watched]
+        logits_TV = model(document[None]).logits[0]
+        for hook in hooks:
+            hook.remove()
+        losses.append(torch.nn.functional.cross_entropy(logits_TV[:-1], document[1:], reduction="none"))
+        logits.append(logits_TV.detach())
+        hidden.append(states)
+    loss = torch.cat(losses).mean()
+    loss.backward()  # type: ignore[no-untyped-call]
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters() if parameter.grad is not None}
+    return logits, hidden, loss.detach(), gradients
+
+
+def _appending(states: list[Tensor]) -> Callable[[Any, Any, Any], None]:
+    def hook(_: Any, __: Any, output: Any) -> None:
+        states.append(output[0].detach())
+
+    return hook
 
 
 def _as_stored(config: TransformerConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -138,6 +147,13 @@ def _scaling(scaling: RopeScaling | None) -> dict[str, Any]:
                 "truncate": scaling.truncate,
                 "original_max_position_embeddings": scaling.original_max_position_embeddings,
             }
+
+
+def _context(scaling: RopeScaling | None) -> dict[str, Any]:
+    """The context that YaRN stretches to: transformers warns where it is not ``factor`` times the original."""
+    if not isinstance(scaling, YarnScaling):
+        return {}
+    return {"max_position_embeddings": int(scaling.factor * scaling.original_max_position_embeddings)}
 
 
 def _windows(config: TransformerConfig) -> dict[str, Any]:
