@@ -63,7 +63,15 @@ def reference(config: TransformerConfig, weights: Mapping[str, Tensor], document
 
 
 def build(config: TransformerConfig, weights: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
-    """The transformers model of ``config`` with eager attention, holding copies of ``weights`` in ``dtype``.
+    """The transformers model of ``config`` with eager attention, holding copies of ``weights`` in ``dtype``."""
+    model_class, model_config = configured(config, attn_implementation="eager")
+    model = model_class(model_config).to(dtype).eval()
+    model.load_state_dict(as_stored(config, weights), strict=True)
+    return model
+
+
+def configured(config: TransformerConfig, **more: Any) -> tuple[Any, Any]:
+    """Transformers' model class for ``config``, and its own configuration object, with ``more`` settings.
 
     A configuration that its class has no place for (a window on an odd layer of Mistral) is not looked for here.
     """
@@ -84,10 +92,7 @@ def build(config: TransformerConfig, weights: Mapping[str, Tensor], dtype: torch
     }
     settings["rope_parameters"] = {"rope_theta": config.rope_theta, **_scaling(config.rope_scaling)}
     settings |= _windows(config) | _context(config.rope_scaling)
-    model_config = getattr(transformers, f"{name}Config")(**settings, attn_implementation="eager")
-    model = getattr(transformers, f"{name}ForCausalLM")(model_config).to(dtype).eval()
-    model.load_state_dict(_as_stored(config, weights), strict=True)
-    return model
+    return getattr(transformers, f"{name}ForCausalLM"), getattr(transformers, f"{name}Config")(**settings, **more)
 
 
 def _run(model: Any, documents: Sequence[Tensor]) -> tuple[list[Tensor], list[list[Tensor]], Tensor, dict[str, Tensor]]:
@@ -116,7 +121,8 @@ def _appending(states: list[Tensor]) -> Callable[[Any, Any, Any], None]:
     return hook
 
 
-def _as_stored(config: TransformerConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def as_stored(config: TransformerConfig, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """``weights`` under all of transformers' names: a tied head stands there twice."""
     stored = {name: weights[name] for name in config.tensor_shapes()}
     if config.tie_word_embeddings:
         stored["lm_head.weight"] = stored["model.embed_tokens.weight"]
