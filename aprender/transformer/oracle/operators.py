@@ -25,9 +25,15 @@ def embed(weight_VD: Tensor, tokens_BT: Tensor) -> Tensor:
 
 
 def embed_vjp(tokens_BT: Tensor, dx_BTD: Tensor, vocab_size: int) -> Tensor:
-    """``dweight[v] = sum of dx[b, t] over all places where token v stands``: shape [V, D]."""
+    """``dweight[v] = sum of dx[b, t] over all places where token v stands``: shape [V, D].
+
+    A product with a matrix of zeros and ones: sums by scattered addition have no fixed order on a GPU.
+    """
+    found_U, which_M = torch.unique(tokens_BT.flatten(), return_inverse=True)
+    stands_UM = which_M == torch.arange(len(found_U), device=which_M.device)[:, None]
     dweight_VD = dx_BTD.new_zeros(vocab_size, dx_BTD.shape[-1])
-    return dweight_VD.index_add(0, tokens_BT.flatten(), dx_BTD.flatten(0, 1))
+    dweight_VD[found_U] = stands_UM.to(dx_BTD.dtype) @ dx_BTD.flatten(0, 1)
+    return dweight_VD
 
 
 def linear(x_BTK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None, k_splits: int = 1) -> Tensor:
