@@ -26,7 +26,8 @@ from torch import Tensor
 from aprender.formats import load_checkpoint
 from aprender.formats.checkpoint import Checkpoint
 from aprender.transformer.config import TransformerConfig
-from aprender.transformer.oracle import Batch, Oracle, layer, operators, rope
+from aprender.transformer.oracle import Batch, Oracle, attention, layer, operators, rope
+from aprender.transformer.oracle.attention import Places
 from falsifiers.oracle_defects import DEFECTS
 from falsifiers.oracle_system import OracleUnderContract
 
@@ -65,6 +66,17 @@ def changed(change: Callable[[Tensor], Tensor], *endings: str) -> Callable[[Weig
         return {name: change(tensor) if name.endswith(endings) else tensor for name, tensor in weights.items()}
 
     return apply
+
+
+def mask_excludes_self(_: TransformerConfig) -> AbstractContextManager[Any]:
+    """All but the first position, which would be left without a key."""
+    right = attention.allowed_pairs
+
+    def allowed_pairs(queries: Places, keys: Places, window: int | None) -> Tensor:
+        query_BT1, key_B1S = queries.positions_BT[:, :, None], keys.positions_BT[:, None, :]
+        return right(queries, keys, window) & ((key_B1S != query_BT1) | (query_BT1 == 0))
+
+    return SYSTEM.replaced(attention, "allowed_pairs", allowed_pairs)
 
 
 def rope_on_first_q_head_only(_: TransformerConfig) -> AbstractContextManager[Any]:
@@ -132,7 +144,7 @@ SHORT = [
         "missed, missed, 0.846, 0.402",
         planted=defect("mask_leaks_the_next_token"),
     ),
-    Variation("mask excludes self", 8.3418, "missed, missed, 0.745, 0.074", planted=defect("mask_excludes_self")),
+    Variation("mask excludes self", 8.3418, "missed, missed, 0.745, 0.074", planted=mask_excludes_self),
     Variation(
         "b_q of layer 13 dropped",
         1.6311,
