@@ -90,11 +90,12 @@ def rope_on_first_q_head_only(_: TransformerConfig) -> AbstractContextManager[An
 
 
 def k_position_off_by_one(config: TransformerConfig) -> AbstractContextManager[Any]:
+    """Each key stands one position too early, the first one where it is."""
     right = layer.place
 
     def place(weights: Any, setting: Any, kind: str, heads_BTHC: Tensor) -> Tensor:
         if kind == "k":
-            positions_BT = 1 + torch.arange(heads_BTHC.shape[1]).expand(heads_BTHC.shape[:2])
+            positions_BT = torch.arange(-1, heads_BTHC.shape[1] - 1).clamp(min=0).expand(heads_BTHC.shape[:2])
             tables = rope.tables(positions_BT, config.head_dim, config.rope_theta, None, heads_BTHC.dtype)
             setting = replace(setting, cos_BTR=tables[0], sin_BTR=tables[1])
         return right(weights, setting, kind, heads_BTHC)
