@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +13,7 @@ import torch
 
 from aprender.errors import FormatError
 from aprender.formats.finite import all_finite, describe_non_finite
+from aprender.formats.tensor_table import shape_problems
 from aprender.transformer.config import TransformerConfig
 
 EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
@@ -80,20 +79,18 @@ class Plan:
         head = name_in_file(HEAD)
         self._copy = self._stored.get(head) if config.tie_word_embeddings else None
         self._consumed: Counter[str] = Counter()
-        self.problems = self._name_problems() + self._shape_problems()
+        self.problems = shape_problems(
+            {self.sources[name]: shape for name, shape in self.shapes.items()},
+            {name: tensor.shape for name, tensor in self._stored.items() if tensor is not self._copy},
+        )
 
-    def _name_problems(self) -> list[str]:
-        used = set(self.sources.values()) | ({self._copy.name} if self._copy else set())
-        missing = [name for name in self.sources.values() if name not in self._stored]
-        return describe_names(missing, [name for name in self._stored if name not in used])
+    def dtype(self, name: str) -> str:
+        """The dtype in the file of the parameter ``name``."""
+        return self._stored[self.sources[name]].dtype
 
-    def _shape_problems(self) -> list[str]:
-        pairs = ((self._stored.get(self.sources[name]), shape) for name, shape in self.shapes.items())
-        return [
-            f"{tensor.name} has shape {list(tensor.shape)}, must be {list(shape)}"
-            for tensor, shape in pairs
-            if tensor and tensor.shape != shape
-        ]
+    def dtypes(self) -> dict[str, int]:
+        """How many tensors of the file have which dtype, those that are ignored excepted."""
+        return dict(Counter(tensor.dtype for tensor in self._stored.values()))
 
     def readable(self) -> list[str]:
         """The parameters whose tensors are there with the right shape, in forward order."""
@@ -142,7 +139,7 @@ class Plan:
             tensors_ignored=self._in_file - len(self._stored),
             parameters=len(self.shapes),
             parameters_written=len(names),
-            dtypes=dict(Counter(tensor.dtype for tensor in self._stored.values())),
+            dtypes=self.dtypes(),
         )
 
     def refuse(self, problems: Sequence[str]) -> None:
@@ -179,19 +176,3 @@ def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
     """Whether both have one dtype, one shape and the same bits: -0.0 is not 0.0."""
     integer = torch.int32 if a.dtype.itemsize == 4 else torch.int16
     return a.dtype == b.dtype and a.shape == b.shape and torch.equal(a.view(integer), b.view(integer))
-
-
-def describe_names(missing: Sequence[str], unexpected: Sequence[str]) -> list[str]:
-    """One sentence part for each name; a near miss within the same layer is named."""
-    unclaimed: dict[tuple[str, ...], list[str]] = {}
-    for name in missing:
-        unclaimed.setdefault(_numbers(name), []).append(name)
-    problems = [f"missing {name}" for name in missing]
-    for index, name in enumerate(unexpected):
-        near = index < _SHOWN and difflib.get_close_matches(name, unclaimed.get(_numbers(name), []), n=1)
-        problems.append(f"unexpected {name}" + (f" (did you mean {near[0]}?)" if near else ""))
-    return problems
-
-
-def _numbers(name: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\d+", name))

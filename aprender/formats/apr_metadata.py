@@ -24,6 +24,17 @@ _ALIASES = {
     "num_kv_heads": "num_key_value_heads",
 }
 
+_KNOWN = {"architecture", "vocab_size", "hidden_size", "intermediate_size", "head_dim", "rms_norm_eps", "rope_theta"}
+_KNOWN |= {"rope_type", "rope_scaling", "max_position_embeddings", "sliding_window", "layer_types", "quantization"}
+_KNOWN |= {"use_sliding_window", "max_window_layers", "tie_word_embeddings", "chat_template", *_ALIASES}
+_KNOWN |= {*_ALIASES.values(), TOKENIZER_KEY, *(f"tokenizer.{key}" for key in ("vocabulary", "merges"))}
+_KNOWN |= {"tokenizer.bos_token_id", "tokenizer.eos_token_id"}
+
+
+def is_known(key: str) -> bool:
+    """Whether anything here reads the metadata's ``key``."""
+    return key in _KNOWN
+
 
 def config_from_metadata(where: str, metadata: Mapping[str, object], *, has_head: bool) -> TransformerConfig:
     """The configuration that an .apr file's metadata state.

@@ -30,6 +30,10 @@ class Fields:
         """Whatever stands there, None for nothing."""
         return self._values.get(key)
 
+    def keys_after(self, prefix: str) -> list[str]:
+        """The keys that begin with ``prefix`` and have a value."""
+        return [key for key, value in self._values.items() if key.startswith(prefix) and value is not None]
+
     def integer(self, key: str) -> int:
         """A whole number; a boolean or 1.0 is none."""
         value = self.value(key)

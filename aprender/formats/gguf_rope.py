@@ -19,6 +19,8 @@ RopeFactors = Sequence[float]
 
 # Llama 3.1, 3.2 and 3.3 all have these; their factors (8 and 32) are the largest of the stored ones.
 _LOW, _HIGH, _ORIGINAL_LENGTH = 1.0, 4.0, 8192
+_KEYS = {"type", "factor", "original_context_length", "finetuned", "attn_factor", "yarn_attn_factor"}
+_KEYS |= {"yarn_beta_fast", "yarn_beta_slow"}
 _ROUNDING = 1e-5  # converters compute the factors in float32
 
 
@@ -27,6 +29,9 @@ def read_scaling(
 ) -> RopeScaling | None:
     """The scaling that the metadata and the values of rope_freqs.weight state. Notes in ``fields`` what is wrong."""
     prefix = f"{architecture}.rope.scaling"
+    for key in fields.keys_after(f"{prefix}."):
+        if key.removeprefix(f"{prefix}.") not in _KEYS:
+            fields.refuse(f"{key} is {reprlib.repr(fields.value(key))}, which is not supported")
     kind = fields.text(f"{prefix}.type") if f"{prefix}.type" in fields else "none"
     if kind not in ("none", "linear", "yarn"):
         fields.refuse(f"{prefix}.type is {reprlib.repr(kind)}, which is not supported: none, linear and yarn are")
@@ -48,13 +53,14 @@ def read_scaling(
             ("beta_fast", "yarn_beta_fast", BETA_FAST),
             ("beta_slow", "yarn_beta_slow", BETA_SLOW),
             ("times", "attn_factor", 1.0),
+            ("and_times", "yarn_attn_factor", 1.0),
         )
     }
     return YarnScaling(
         factor=factor,
         beta_fast=optional["beta_fast"],
         beta_slow=optional["beta_slow"],
-        attention_factor=yarn_attention_factor(factor) * optional["times"],
+        attention_factor=yarn_attention_factor(factor) * optional["times"] * optional["and_times"],
         truncate=True,  # llama.cpp has no other
         original_max_position_embeddings=fields.integer(f"{prefix}.original_context_length"),
     )

@@ -16,22 +16,30 @@ from aprender.formats.gguf_tokenizer import tokenizer_from_metadata
 from aprender.formats.huggingface import read_config
 from aprender.formats.row_order import half_split_rows, heads_of
 from aprender.formats.safetensors_header import folder_entries
+from aprender.formats.sources import source_files
 from aprender.formats.stored import TensorFiles
 from aprender.formats.tensor_table import TensorEntry
 from aprender.formats.tokenizer_file import read_tokenizer, tokenizer_from_json
 from aprender.formats.usage import Usage, folder_usage, gguf_usage
 from aprender.transformer.config import TransformerConfig
 
+# What else general.* says (name, license, ...) is for people.
+_GGUF_READ = {f"general.{key}" for key in ("architecture", "alignment", "file_type", "quantization_version", "type")}
+
 
 @dataclass(frozen=True, slots=True)
 class ModelFile:
-    """``plan`` knows which tensor becomes which parameter; ``tokenizer`` builds the tokenizer, which takes a while."""
+    """``plan`` knows which tensor becomes which parameter; ``tokenizer`` builds the tokenizer, which takes a while.
+
+    ``unread`` names what the model says and nothing here understands: no mathematics, but a license may be there.
+    """
 
     where: str
     config: TransformerConfig
     usage: Usage
     plan: Plan
     tokenizer: Callable[[], Tokenizer]
+    unread: tuple[str, ...]
 
 
 def open_model(path: Path, files: TensorFiles) -> ModelFile:
@@ -55,7 +63,11 @@ def _open_folder(folder: Path, files: TensorFiles) -> ModelFile:
     stored = [_stored(entry, files.read) for entry in entries]
     where = str(entries[0].path if len({entry.path for entry in entries}) == 1 else folder)
     plan = Plan(where, config, stored, lambda name: name, _is_buffer)
-    return ModelFile(where, config, usage, plan, lambda: read_tokenizer(folder / "tokenizer.json"))
+    read = {path.name for path in source_files(folder)}
+    unread = sorted(path.name for path in folder.iterdir() if path.name not in read)
+    return ModelFile(
+        where, config, usage, plan, lambda: read_tokenizer(folder / "tokenizer.json"), tuple(unread)
+    )
 
 
 def _is_buffer(name: str) -> bool:
@@ -80,7 +92,10 @@ def _open_gguf(path: Path, files: TensorFiles) -> ModelFile:
     stored = [_stored(entry, read) for entry in header.entries]
     plan = Plan(where, config, stored, gguf_metadata.gguf_name, lambda name: name == gguf_metadata.ROPE_FACTORS)
     usage = gguf_usage(where, header.metadata, str(header.metadata["general.architecture"]))
-    return ModelFile(where, config, usage, plan, lambda: tokenizer_from_metadata(where, header.metadata))
+    unread = [key for key in header.metadata if key.startswith("general.") and key not in _GGUF_READ]
+    return ModelFile(
+        where, config, usage, plan, lambda: tokenizer_from_metadata(where, header.metadata), tuple(unread)
+    )
 
 
 def _open_apr(path: Path, files: TensorFiles) -> ModelFile:
@@ -96,7 +111,8 @@ def _open_apr(path: Path, files: TensorFiles) -> ModelFile:
     plan = Plan(where, config, [_stored(entry, read) for entry in header.entries], lambda name: name)
     usage = apr_metadata.usage_from_metadata(where, header.metadata)
     text = header.metadata.get(apr_metadata.TOKENIZER_KEY)
-    return ModelFile(where, config, usage, plan, lambda: tokenizer_from_json(where, text))
+    unread = [key for key in header.metadata if not apr_metadata.is_known(key)]
+    return ModelFile(where, config, usage, plan, lambda: tokenizer_from_json(where, text), tuple(unread))
 
 
 def _bounded_names(where: str, config: TransformerConfig, entries: list[TensorEntry]) -> list[str]:

@@ -5,8 +5,10 @@ Imports neither torch nor numpy: listing a file's tensors costs its header alone
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -112,3 +114,29 @@ def check_names(where: str, names: Iterable[str]) -> None:
 def corrupt(where: str, what: str) -> FormatError:
     """The one sentence for a file that can't be what it says it is."""
     return FormatError(f"{where}: {what}; the file is truncated or corrupt, fetch it again")
+
+
+_HINTS = 40  # looking for near misses takes a while
+
+
+def shape_problems(expected: Mapping[str, tuple[int, ...]], stored: Mapping[str, tuple[int, ...]]) -> list[str]:
+    """One sentence part for each name that is missing, unexpected or of another shape than expected.
+
+    Shapes are compared as shapes. A near miss of a name within the same layer is named.
+    """
+    missing = [name for name in expected if name not in stored]
+    unclaimed: dict[tuple[str, ...], list[str]] = {}
+    for name in missing:
+        unclaimed.setdefault(_numbers(name), []).append(name)
+    problems = [f"missing {name}" for name in missing]
+    for index, name in enumerate(name for name in stored if name not in expected):
+        near = index < _HINTS and difflib.get_close_matches(name, unclaimed.get(_numbers(name), []), n=1)
+        problems.append(f"unexpected {name}" + (f" (did you mean {near[0]}?)" if near else ""))
+    for name, shape in expected.items():
+        if name in stored and stored[name] != shape:
+            problems.append(f"{name} has shape {list(stored[name])}, must be {list(shape)}")
+    return problems
+
+
+def _numbers(name: str) -> tuple[str, ...]:
+    return tuple(re.findall(r"\d+", name))
