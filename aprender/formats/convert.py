@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +30,10 @@ from aprender.formats.usage import Usage
 from aprender.transformer.config import TransformerConfig
 
 Progress = Callable[[int], None]
-_SAMPLES = ("Hello, world!\n\n\tdef f(x):  return x**2  # 1234", "naïve café e\u0301 中文字 🙂👩‍👩‍👧 \x00\x7f", "IT'S  12  x ")
+_SAMPLES = (
+    "Hello, world!\n\n\tdef f(x):  return x**2  # 1234 IT'S  12  x ",
+    "na\u00efve cafe\u0301 \u4e2d\u6587 \N{SLIGHTLY SMILING FACE} \x00\x7f",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,16 +150,16 @@ def _left_behind(model: ModelFile) -> list[str]:
 
 def _in_float32(config: TransformerConfig) -> TransformerConfig:
     """The configuration after a way through GGUF's float32 numbers."""
-
-    def narrow(value: object) -> object:
-        return float(np.float32(value)) if isinstance(value, float) else value
-
-    scaling = config.rope_scaling
+    scaling: Any = config.rope_scaling
+    narrow = {
+        key: float(np.float32(value)) if isinstance(value, float) else value
+        for key, value in (asdict(scaling) if scaling else {}).items()
+    }
     return replace(
         config,
         rms_norm_eps=float(np.float32(config.rms_norm_eps)),
         rope_theta=float(np.float32(config.rope_theta)),
-        rope_scaling=scaling and replace(scaling, **{key: narrow(value) for key, value in asdict(scaling).items()}),
+        rope_scaling=scaling and replace(scaling, **narrow),
     )
 
 
@@ -172,7 +176,8 @@ def _verify(kind: str, source: Path, written: Path, progress: Progress) -> None:
             if not same_bits(expected, tensor):
                 differing.append(name)
             progress(tensor.numel())
-        again.plan.account(model.plan.account(model.plan.shapes) and again.plan.shapes)
+        model.plan.account(model.plan.shapes)
+        again.plan.account(again.plan.shapes)
     if differing:
         raise FormatError(f"{written}: what was written differs in {', '.join(differing[:10])}; nothing was kept")
 

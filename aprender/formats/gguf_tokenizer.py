@@ -56,8 +56,8 @@ PRE_TOKENIZERS: dict[str, Callable[[Tokenizer], None]] = {"gpt-2": _gpt2, "qwen2
 def tokenizer_from_metadata(where: str, metadata: Mapping[str, object]) -> Tokenizer:
     """The tokenizer that ``metadata`` describes.
 
-    Kind ``gpt2`` with the pre-tokenizers ``gpt-2``, ``qwen2`` and ``smollm`` is supported. Ids are positions in the list of
-    tokens. Text that spells a control token becomes that token, as in Hugging Face's tokenizers. Raises
+    Kind ``gpt2`` with the pre-tokenizers ``gpt-2``, ``qwen2`` and ``smollm`` is supported. Ids are positions in the
+    list of tokens. Text that spells a control token becomes that token, as in Hugging Face's tokenizers. Raises
     FormatError for other kinds and for lists that are missing or don't fit together.
     """
     kind = metadata.get("tokenizer.ggml.model")

@@ -34,7 +34,7 @@ def vocabulary_of(tokenizer: Tokenizer, size: int) -> Vocabulary:
     _refuse_added_text(described)
     pre = _pre_tokenizer(described)
     by_id: dict[int, str] = {id_: token for token, id_ in tokenizer.get_vocab(with_added_tokens=True).items()}
-    types = {id_: NORMAL for id_ in by_id}
+    types = dict.fromkeys(by_id, NORMAL)
     for token in described["added_tokens"]:
         if token["lstrip"] or token["rstrip"] or token["single_word"] or token["normalized"]:
             raise FormatError(f"GGUF can't say how the tokenizer's token {token['content']!r} takes its surroundings")
@@ -56,9 +56,13 @@ def _pre_tokenizer(described: dict[str, Any]) -> str:
         known = Tokenizer(models.BPE())
         build(known)
         same = json.loads(known.to_str())
-        if all(_without_offsets(described[key]) == _without_offsets(same[key]) for key in ("normalizer", "pre_tokenizer")):
+        if all(
+            _without_offsets(described[key]) == _without_offsets(same[key]) for key in ("normalizer", "pre_tokenizer")
+        ):
             return name
-    raise FormatError(f"GGUF can hold the tokenizer only where it splits text as one of {', '.join(PRE_TOKENIZERS)} does")
+    raise FormatError(
+        f"GGUF can hold the tokenizer only where it splits text as one of {', '.join(PRE_TOKENIZERS)} does"
+    )
 
 
 def _without_offsets(part: Any) -> Any:

@@ -65,9 +65,7 @@ def _open_folder(folder: Path, files: TensorFiles) -> ModelFile:
     plan = Plan(where, config, stored, lambda name: name, _is_buffer)
     read = {path.name for path in source_files(folder)}
     unread = sorted(path.name for path in folder.iterdir() if path.name not in read)
-    return ModelFile(
-        where, config, usage, plan, lambda: read_tokenizer(folder / "tokenizer.json"), tuple(unread)
-    )
+    return ModelFile(where, config, usage, plan, lambda: read_tokenizer(folder / "tokenizer.json"), tuple(unread))
 
 
 def _is_buffer(name: str) -> bool:
@@ -93,9 +91,7 @@ def _open_gguf(path: Path, files: TensorFiles) -> ModelFile:
     plan = Plan(where, config, stored, gguf_metadata.gguf_name, lambda name: name == gguf_metadata.ROPE_FACTORS)
     usage = gguf_usage(where, header.metadata, str(header.metadata["general.architecture"]))
     unread = [key for key in header.metadata if key.startswith("general.") and key not in _GGUF_READ]
-    return ModelFile(
-        where, config, usage, plan, lambda: tokenizer_from_metadata(where, header.metadata), tuple(unread)
-    )
+    return ModelFile(where, config, usage, plan, lambda: tokenizer_from_metadata(where, header.metadata), tuple(unread))
 
 
 def _open_apr(path: Path, files: TensorFiles) -> ModelFile:

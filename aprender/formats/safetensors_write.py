@@ -28,7 +28,7 @@ def write_folder_texts(
     if usage.context_length is not None:
         values["max_position_embeddings"] = usage.context_length
     values["bos_token_id"] = usage.bos_id
-    values["eos_token_id"] = (list(usage.eos_ids) if len(usage.eos_ids) > 1 else next(iter(usage.eos_ids), None))
+    values["eos_token_id"] = list(usage.eos_ids) if len(usage.eos_ids) > 1 else next(iter(usage.eos_ids), None)
     (folder / CONFIG).write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     (folder / TOKENIZER).write_text(tokenizer_json, "utf-8")
     if usage.chat_template is not None:

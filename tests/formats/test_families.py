@@ -87,14 +87,10 @@ def test_what_transformers_saves_is_read(tmp_path: Path, family: str) -> None:
     ],
 )
 @pytest.mark.parametrize("states_types", [True, False])
-def test_windows_are_transformers_own(
-    tmp_path: Path, family: str, values: dict[str, Any], states_types: bool
-) -> None:
+def test_windows_are_transformers_own(tmp_path: Path, family: str, values: dict[str, Any], states_types: bool) -> None:
     """Each layer has the window that transformers gives it, with layer_types stated or derived."""
     theirs, ours = theirs_and_ours(tmp_path, family, head_dim=10, **values)
-    expected = tuple(
-        theirs.sliding_window if kind == "sliding_attention" else None for kind in theirs.layer_types
-    )
+    expected = tuple(theirs.sliding_window if kind == "sliding_attention" else None for kind in theirs.layer_types)
     if not states_types and "layer_types" not in values:
         saved = json.loads((tmp_path / "config.json").read_text()) | values
         del saved["layer_types"]
@@ -279,6 +275,10 @@ def test_values_written_are_the_configuration_read(tmp_path: Path, config: Trans
 
 def test_windows_that_no_key_can_say_are_not_written() -> None:
     """Two different windows, or a window in a llama model, have no place in config.json."""
-    for config in (replace(LLAMA, windows=(5, None)), replace(QWEN2, windows=(5, 6)), replace(WINDOWED, windows=(5, None))):
+    for config in (
+        replace(LLAMA, windows=(5, None)),
+        replace(QWEN2, windows=(5, 6)),
+        replace(WINDOWED, windows=(5, None)),
+    ):
         with pytest.raises(FormatError, match="no way to give"):
             config_values(config)
