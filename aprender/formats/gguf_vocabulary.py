@@ -56,13 +56,10 @@ def _pre_tokenizer(described: dict[str, Any]) -> str:
         known = Tokenizer(models.BPE())
         build(known)
         same = json.loads(known.to_str())
-        if all(
-            _without_offsets(described[key]) == _without_offsets(same[key]) for key in ("normalizer", "pre_tokenizer")
-        ):
+        parts = ("normalizer", "pre_tokenizer")
+        if all(_without_offsets(described[part]) == _without_offsets(same[part]) for part in parts):
             return name
-    raise FormatError(
-        f"GGUF can hold the tokenizer only where it splits text as one of {', '.join(PRE_TOKENIZERS)} does"
-    )
+    raise FormatError(f"GGUF can hold the tokenizer only where it splits text as {' or '.join(PRE_TOKENIZERS)} do")
 
 
 def _without_offsets(part: Any) -> Any:

@@ -73,7 +73,8 @@ def inspection_text(
 
 
 def _scaling(config: TransformerConfig) -> dict[str, Any] | None:
-    return config.rope_scaling and {"kind": type(config.rope_scaling).__name__, **asdict(config.rope_scaling)}
+    scaling = config.rope_scaling
+    return None if scaling is None else {"kind": type(scaling).__name__, **asdict(scaling)}
 
 
 def _config_facts(config: TransformerConfig) -> dict[str, str]:

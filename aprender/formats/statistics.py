@@ -12,7 +12,7 @@ from aprender.errors import FormatError
 from aprender.formats.stored import TensorFiles
 from aprender.formats.tensor_table import TensorEntry
 
-_PIECE = 1 << 20  # elements that are float64 at once
+_PIECE = 1 << 15  # elements: torch splits no work of this size over threads, which would only wait here
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ def tensor_statistics(tensor: torch.Tensor) -> Statistics:
     """Statistics of one tensor of any shape. Sums are of deviations from the first piece's mean: nothing cancels."""
     count = non_finite = 0
     minimum, maximum, shift, first, second = math.inf, -math.inf, math.nan, 0.0, 0.0
-    for piece in tensor.reshape(-1).split(_PIECE):
+    for piece in torch.split(tensor.reshape(-1), _PIECE):
         values = piece.double()
         finite = values.isfinite()
         if not bool(finite.all()):

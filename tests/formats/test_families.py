@@ -81,8 +81,7 @@ def test_what_transformers_saves_is_read(tmp_path: Path, family: str) -> None:
         {
             "use_sliding_window": True,
             "sliding_window": 9,
-            "layer_types": ["full_attention", "sliding_attention", "full_attention", "full_attention"]
-            + ["sliding_attention"],
+            "layer_types": [f"{kind}_attention" for kind in ("full", "sliding", "full", "full", "sliding")],
         },
     ],
 )
