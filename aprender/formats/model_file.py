@@ -23,6 +23,8 @@ from aprender.formats.tokenizer_file import read_tokenizer, tokenizer_from_json
 from aprender.formats.usage import Usage, folder_usage, gguf_usage
 from aprender.transformer.config import TransformerConfig
 
+INTERLEAVED = ("llama",)  # the GGUF architectures whose rows of Q and K are in llama.cpp's order
+
 # What else general.* says (name, license, ...) is for people.
 _GGUF_READ = {f"general.{key}" for key in ("architecture", "alignment", "file_type", "quantization_version", "type")}
 
@@ -84,7 +86,7 @@ def _open_gguf(path: Path, files: TensorFiles) -> ModelFile:
         {entry.name: entry.shape for entry in header.entries},
         None if factors is None else _few_values(where, factors, files),
     )
-    interleaved = header.metadata["general.architecture"] == "llama"
+    interleaved = header.metadata["general.architecture"] in INTERLEAVED
     names = {gguf_metadata.gguf_name(name): name for name in _bounded_names(where, config, header.entries)}
     read = _reader(config, files, names) if interleaved else files.read
     stored = [_stored(entry, read) for entry in header.entries]

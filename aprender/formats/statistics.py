@@ -12,7 +12,7 @@ from aprender.errors import FormatError
 from aprender.formats.stored import TensorFiles
 from aprender.formats.tensor_table import TensorEntry
 
-_PIECE = 1 << 15  # elements: torch splits no work of this size over threads, which would only wait here
+_PIECE = 1 << 14  # elements: torch splits no work of this size over threads, which would only wait here
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def tensor_statistics(tensor: torch.Tensor) -> Statistics:
         count += len(values)
         deviations = values - shift
         first += float(deviations.sum())
-        second += float(deviations.dot(deviations))
+        second += float((deviations * deviations).sum())
         minimum, maximum = min(minimum, float(values.min())), max(maximum, float(values.max()))
     if not count:
         return Statistics(math.nan, math.nan, math.nan, math.nan, non_finite)
