@@ -12,7 +12,7 @@ from aprender.formats.files import read_file
 # Headers, indexes and configurations of the largest models are below 1 MiB. What Python makes of a byte of JSON
 # takes up to 40 bytes of memory.
 MAX_BYTES = 4 << 20
-_MAX_COMMAS = 2_000_000  # bounds the number of values, which is what takes memory
+_MAX_COMMAS = 1_250_000  # bounds the number of values, which is what takes memory and time
 
 
 def read_json_object(path: Path, limit: int = MAX_BYTES) -> dict[str, object]:

@@ -55,8 +55,8 @@ def read_entries(path: Path) -> list[TensorEntry]:
     _check_metadata(where, header.pop("__metadata__", None))
     if len(header) > MAX_TENSORS:
         raise corrupt(where, f"has {len(header)} tensors, more than the {MAX_TENSORS} that are read")
+    check_names(where, header)  # first: messages name tensors
     entries = [_entry(path, name, record, 8 + length) for name, record in header.items()]
-    check_names(where, header)
     check_table(where, entries, 8 + length, size)
     if (used := sum(entry.size for entry in entries)) != size - 8 - length:
         raise corrupt(where, f"has {size - 8 - length} bytes of data, {used} of them in tensors")

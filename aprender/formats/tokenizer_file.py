@@ -32,4 +32,6 @@ def tokenizer_from_json(where: str, text: object) -> Tokenizer:
         # The library raises plain Exception for what it can't parse, and its panics aren't even that.
         if isinstance(error, (KeyboardInterrupt, SystemExit, MemoryError)):
             raise
-        raise FormatError(f"{where}: is no readable tokenizer ({error}); fetch the file again") from error
+        raise FormatError(
+            f"{where}: is no readable tokenizer ({' '.join(str(error).split())}); fetch the file again"
+        ) from error
