@@ -4,8 +4,8 @@
 
 Default: all files in ../real, 5,000 texts each: code, CJK, emoji, control characters, special tokens as text, and texts
 that are hard on purpose. Counted are texts whose ids differ from AutoTokenizer's (gguf_file=) as it comes, and with
-what its GGUF path leaves out put back: of qwen2 the NFC normalizer that transformers' own Qwen2Tokenizer has, of smollm the
-single digits that the model's tokenizer.json declares (Digits before ByteLevel). The latter must be none.
+what its GGUF path leaves out put back: of qwen2 the NFC normalizer that transformers' own Qwen2Tokenizer has, of smollm
+the single digits that the model's tokenizer.json declares (Digits before ByteLevel). The latter must be none.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ from pathlib import Path
 from aprender.errors import FormatError
 
 _SCHEME = "hf:"
-_NAME = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
+_NAME = re.compile(r"(?P<repo>\w[\w.-]*/\w[\w.-]*)(@(?P<revision>\w[\w./-]*))?")
 _FILES = ("*.json", "*.safetensors", "*.jinja")  # no pickles, whatever else is there
 
 

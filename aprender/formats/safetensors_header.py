@@ -28,6 +28,7 @@ from aprender.formats.tensor_table import (
 )
 
 _DTYPES = {name for name, (elements, _) in DTYPES.items() if elements == 1} - {APR_Q8}  # no blocks have a place here
+_MAX_FILE_NAME = 255  # what file systems hold
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 
 
@@ -133,7 +134,9 @@ def _weight_map(index: Path) -> dict[str, str]:
 
 
 def _is_file_name(name: object) -> bool:
-    return isinstance(name, str) and name.endswith(".safetensors") and name.isprintable() and Path(name).name == name
+    if not isinstance(name, str) or not name.endswith(".safetensors") or not name.isprintable():
+        return False
+    return Path(name).name == name and len(name.encode()) <= _MAX_FILE_NAME
 
 
 def _index_problems(weight_map: dict[str, str], entries: list[TensorEntry]) -> Iterator[str]:

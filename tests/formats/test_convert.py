@@ -57,11 +57,13 @@ def test_around_all_formats(model: tuple[TransformerConfig, Path], tmp_path: Pat
         assert all(same(again.tensors[name], tensors[name]) for name in tensors)
     convert(tmp_path / "folder", tmp_path / "m.gguf", force=False)
     through = load_checkpoint(tmp_path / "m.gguf")
-    rounded = {
-        "rms_norm_eps": float(np.float32(config.rms_norm_eps)),
-        "rope_theta": float(np.float32(config.rope_theta)),
-    }
-    assert replace(through.config, rope_scaling=None) == replace(config, rope_scaling=None, **rounded)
+    rounded = replace(
+        config,
+        rope_scaling=None,
+        rms_norm_eps=float(np.float32(config.rms_norm_eps)),
+        rope_theta=float(np.float32(config.rope_theta)),
+    )
+    assert replace(through.config, rope_scaling=None) == rounded
     assert type(through.config.rope_scaling) is type(config.rope_scaling)
     for name, tensor in tensors.items():
         assert same(through.tensors[name], tensor.float() if tensor.ndim == 1 else tensor)
@@ -175,8 +177,8 @@ def test_only_a_models_folder_is_replaced(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match=r"holds diary\.txt, too, so it isn't replaced"):
         convert(source, target, force=True)
     assert (target / "diary.txt").read_text() == "precious"
+    (tmp_path / "x.apr").mkdir()
     with pytest.raises(FormatError, match="is a folder, and a file is to be written"):
-        (tmp_path / "x.apr").mkdir()
         convert(source, tmp_path / "x.apr", force=True)
 
 

@@ -38,13 +38,13 @@ def string(text: bytes) -> bytes:
     return struct.pack("<Q", len(text)) + text
 
 
-def file_of(tmp_path: Path, keys: list[bytes], records: list[bytes], data: bytes = bytes(64), **counts: int) -> Path:
+def file_of(tmp_path: Path, keys: list[bytes], records: list[bytes], **counts: int) -> Path:
     path = tmp_path / "m.gguf"
     head = b"GGUF" + struct.pack(
         "<IQQ", 3, counts.get("said_tensors", len(records)), counts.get("said_keys", len(keys))
     )
     body = head + b"".join((*keys, *records))
-    path.write_bytes(body + bytes(-len(body) % 32) + data)
+    path.write_bytes(body + bytes(-len(body) % 32) + bytes(64))
     return path
 
 

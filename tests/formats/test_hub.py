@@ -7,6 +7,7 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from aprender.errors import FormatError
@@ -21,8 +22,8 @@ REVISION = "0123456789abcdef0123456789abcdef01234567"
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A hub cache with one model in it, laid out as the library does: links into a folder of blobs; no network."""
     home = tmp_path / "hub"
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(home))
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     model = home / "models--org--tiny.model"
     snapshot, blobs = model / "snapshots" / REVISION, model / "blobs"
     for folder in (snapshot, blobs, model / "refs"):
@@ -63,7 +64,7 @@ def test_what_is_not_there_is_one_sentence() -> None:
 @pytest.mark.parametrize("name", ["hf:", "hf:tiny", "hf:a/b/c", "hf:../x", "hf:org/tiny@", "hf:org/a b"])
 def test_names_that_are_none(name: str) -> None:
     """A name that no model can have is refused before anything is looked for."""
-    with pytest.raises(FormatError, match="is no model of the hub|is not in the local hub cache"):
+    with pytest.raises(FormatError, match="is no model of the hub"):
         resolve(Path(name))
 
 
