@@ -3,10 +3,10 @@
     python bench/load_speed.py [MODEL.gguf ...] [--rounds N]
 
 Each GGUF file (default: all in ../real) is loaded by this package and by transformers (gguf_file=, float32, tokenizer
-included on both sides), and a bfloat16 safetensors folder of Qwen2.5-0.5B's shape, about 1 GB and made for the
-occasion, by this package and by safetensors.torch.load_file, whose tensors are then looked at once, as this package
-looks at its own for NaN. Each measurement is a process of its own and gives the seconds of the call and the peak of
-resident memory during it, both without the imports; measurements that are compared alternate, and medians are compared.
+included on both sides; it needs the package accelerate), and a bfloat16 safetensors folder of Qwen2.5-0.5B's shape,
+about 1 GB and made for the occasion, by this package and by safetensors.torch.load_file, whose tensors are then looked
+at once, as this package looks at its own for NaN. Each measurement is a process of its own and gives the seconds of the
+call and the peak of resident memory during it, both without the imports; of several, medians are compared.
 """
 
 from __future__ import annotations

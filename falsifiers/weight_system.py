@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import pkgutil
+import shutil
 import tempfile
+import weakref
 from collections.abc import Mapping
 from dataclasses import replace
 from importlib import import_module
@@ -31,8 +33,8 @@ class WeightLoading:
     """What probes read and defects change: the modules of ``aprender.formats``, and checkpoints to load with them."""
 
     def __init__(self) -> None:
-        self._scratch = tempfile.TemporaryDirectory(prefix="weight-loading-")
-        self.folder = Path(self._scratch.name)
+        self.folder = Path(tempfile.mkdtemp(prefix="weight-loading-"))
+        weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         self.modules = {
             info.name: import_module(f"aprender.formats.{info.name}")
             for info in pkgutil.iter_modules(aprender.formats.__path__)
