@@ -10,11 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gguf import GGMLQuantizationType as Kind
 
 from aprender.transformer.config import TransformerConfig
 from falsifiers.weight_checkpoints import config_json
 from falsifiers.weight_tokenizer import CHAT_TEMPLATE, tiny_tokenizer
 
+# ggml's types that the format has, under ggml's own numbers.
+BLOCKS = (Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q2_K, Kind.Q3_K, Kind.Q4_K, Kind.Q5_K, Kind.Q6_K)
 Stored = Mapping[str, tuple[int, tuple[int, ...], bytes]]  # dtype id, shape and bytes by name
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -130,14 +130,14 @@ _QUANTIZED = (*_SCALES, Kind.Q4_0, Kind.Q4_1, Kind.Q5_0, Kind.Q5_1, Kind.Q8_0)
 
 
 def quantized_blocks(
-    config: TransformerConfig, tensors: Mapping[str, torch.Tensor]
+    config: TransformerConfig, tensors: Mapping[str, torch.Tensor], kinds: Sequence[Kind] = _QUANTIZED
 ) -> tuple[dict[str, tuple[Kind, np.ndarray[Any, Any]]], Tensors]:
-    """Blocks of every type for the matrices of ``tensors`` in turn, and the float32 values that they stand for."""
+    """Blocks of all ``kinds`` for the matrices of ``tensors`` in turn, and the float32 values that they stand for."""
     rng = np.random.default_rng(SEED)
     blocks: dict[str, tuple[Kind, np.ndarray[Any, Any]]] = {}
     values = {name: tensor.float() for name, tensor in tensors.items()}
     for index, name in enumerate(name for name, tensor in tensors.items() if tensor.ndim == 2):
-        kind, (rows, columns) = _QUANTIZED[index % len(_QUANTIZED)], tensors[name].shape
+        kind, (rows, columns) = kinds[index % len(kinds)], tensors[name].shape
         if kind in _SCALES:
             elements, size = gguf.GGML_QUANT_SIZES[kind]
             raw = rng.integers(0, 256, (rows * columns // elements, size), np.uint8)

@@ -83,7 +83,7 @@ class WeightLoading:
             path = self.folder / f"{config.family}.apr"
             weight_apr.write_apr(path, metadata, weight_apr.apr_floats(permuted))
             cases.append(Case(path.name, path, config, tensors))
-        return [*cases, self._apr_quantized()]
+        return [*cases, self._apr_quantized(), self._apr_blocks()]
 
     def _apr_quantized(self) -> Case:
         tensors = made.seeded(QWEN3, torch.float32)
@@ -94,6 +94,16 @@ class WeightLoading:
             stored[name] = (dtype, tuple(tensors[name].shape), raw)
         path = weight_apr.write_apr(self.folder / "quantized.apr", weight_apr.apr_metadata(QWEN3), stored)
         return Case(path.name, path, QWEN3, values)
+
+    def _apr_blocks(self) -> Case:
+        """Ggml's types in an .apr file, whose rows are in half-split order."""
+        tensors = made.seeded(QUANTIZED, torch.float32)
+        blocks, values = weight_gguf.quantized_blocks(QUANTIZED, tensors, weight_apr.BLOCKS)
+        stored = weight_apr.apr_floats(tensors) | {
+            name: (int(kind), tuple(tensors[name].shape), raw.tobytes()) for name, (kind, raw) in blocks.items()
+        }
+        path = weight_apr.write_apr(self.folder / "blocks.apr", weight_apr.apr_metadata(QUANTIZED), stored)
+        return Case(path.name, path, QUANTIZED, values)
 
     def facts(self) -> dict[str, Any]:
         """Library versions and seed, for the evidence."""

@@ -61,18 +61,7 @@ def config_from_metadata(
         raise FormatError(f"{where}: {reason}")
     architecture = str(name)
     fields = Fields(where, metadata)
-    sizes = {
-        name: fields.integer(f"{architecture}.{key}")
-        for name, key in (
-            ("hidden_size", "embedding_length"),
-            ("intermediate_size", "feed_forward_length"),
-            ("num_attention_heads", "attention.head_count"),
-            ("num_key_value_heads", "attention.head_count_kv"),
-        )
-    }
-    sizes["num_hidden_layers"] = fields.layers(f"{architecture}.block_count")
-    sizes["vocab_size"] = _vocab_size(fields, architecture, shapes)
-    sizes["head_dim"] = _head_dim(fields, architecture, sizes)
+    sizes = _sizes(fields, architecture, shapes)
     rms_norm_eps = fields.number(f"{architecture}.attention.layer_norm_rms_epsilon")
     rope_theta = fields.number(f"{architecture}.rope.freq_base")
     scaling = read_scaling(fields, architecture, rope_theta, sizes["head_dim"], rope_factors)
@@ -94,6 +83,22 @@ def config_from_metadata(
         )
     except FormatError as error:
         raise FormatError(f"{where}: {error}") from error
+
+
+def _sizes(fields: Fields, architecture: str, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, int]:
+    sizes = {
+        name: fields.integer(f"{architecture}.{key}")
+        for name, key in (
+            ("hidden_size", "embedding_length"),
+            ("intermediate_size", "feed_forward_length"),
+            ("num_attention_heads", "attention.head_count"),
+            ("num_key_value_heads", "attention.head_count_kv"),
+        )
+    }
+    sizes["num_hidden_layers"] = fields.layers(f"{architecture}.block_count")
+    sizes["vocab_size"] = _vocab_size(fields, architecture, shapes)
+    sizes["head_dim"] = _head_dim(fields, architecture, sizes)
+    return sizes
 
 
 def _vocab_size(fields: Fields, architecture: str, shapes: Mapping[str, tuple[int, ...]]) -> int:

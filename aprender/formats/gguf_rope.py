@@ -47,20 +47,22 @@ def read_scaling(
     factor = fields.number(factor_key)
     if kind == "linear":
         return LinearScaling(factor)
-    optional = {
-        name: fields.number(f"{prefix}.{key}") if f"{prefix}.{key}" in fields else defined
-        for name, key, defined in (
-            ("beta_fast", "yarn_beta_fast", BETA_FAST),
-            ("beta_slow", "yarn_beta_slow", BETA_SLOW),
-            ("times", "attn_factor", 1.0),
-            ("and_times", "yarn_attn_factor", 1.0),
-        )
-    }
+    return _yarn(fields, prefix, factor)
+
+
+def _yarn(fields: Fields, prefix: str, factor: float) -> YarnScaling:
+    """llama.cpp multiplies cos and sin by the paper's factor and by two of its own, which are 1 where absent."""
+
+    def optional(key: str, defined: float) -> float:
+        return fields.number(f"{prefix}.{key}") if f"{prefix}.{key}" in fields else defined
+
     return YarnScaling(
         factor=factor,
-        beta_fast=optional["beta_fast"],
-        beta_slow=optional["beta_slow"],
-        attention_factor=yarn_attention_factor(factor) * optional["times"] * optional["and_times"],
+        beta_fast=optional("yarn_beta_fast", BETA_FAST),
+        beta_slow=optional("yarn_beta_slow", BETA_SLOW),
+        attention_factor=yarn_attention_factor(factor)
+        * optional("attn_factor", 1.0)
+        * optional("yarn_attn_factor", 1.0),
         truncate=True,  # llama.cpp has no other
         original_max_position_embeddings=fields.integer(f"{prefix}.original_context_length"),
     )

@@ -22,9 +22,9 @@ from tests.formats.tiny_checkpoints import LLAMA, QWEN2
 CONFIGS = {
     "qwen2": QWEN2,
     "llama3": replace(LLAMA, hidden_size=36, rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 8192)),
-    "mistral": replace(LLAMA, family="mistral", windows=(6, 6), tie_word_embeddings=False),
+    "mistral": replace(LLAMA, hidden_size=36, family="mistral", windows=(6, 6), tie_word_embeddings=False),
     "qwen3": replace(QWEN2, family="qwen3", qkv_bias=False, qk_norm=True, tie_word_embeddings=True),
-    "linear": replace(LLAMA, rope_scaling=LinearScaling(2.5)),
+    "linear": replace(LLAMA, hidden_size=36, rope_scaling=LinearScaling(2.5)),
     "yarn": replace(QWEN2, rope_scaling=YarnScaling(4.0, 24.0, 2.0, 1.2, True, 4096)),
 }
 
@@ -85,6 +85,20 @@ def test_the_gguf_package_reads_what_is_written(model: tuple[TransformerConfig, 
     assert same(rows[1], q[second])
     assert all(tensor.tensor_type.name == "F32" for tensor in reader.tensors if len(tensor.shape) == 1)
     assert ("rope_freqs.weight" in stored) == isinstance(config.rope_scaling, Llama3Scaling)
+
+
+def test_transformers_loads_what_is_written(model: tuple[TransformerConfig, Path], tmp_path: Path) -> None:
+    """A written folder is one for transformers, too: the same parameters, nothing missing and nothing left."""
+    transformers = pytest.importorskip("transformers")
+    config, source = model
+    convert(source, tmp_path / "m.apr", force=False)
+    convert(tmp_path / "m.apr", tmp_path / "folder", force=False)
+    theirs, info = transformers.AutoModelForCausalLM.from_pretrained(
+        tmp_path / "folder", dtype=torch.float32, output_loading_info=True
+    )
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+    parameters = theirs.state_dict()
+    assert all(same(parameters[name], tensor.float()) for name, tensor in seeded(config).items())
 
 
 def test_quantized_tensors_become_float32(tmp_path: Path) -> None:
