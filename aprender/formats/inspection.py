@@ -19,8 +19,8 @@ from aprender.formats.files import open_file, read_file
 from aprender.formats.hub import resolve
 from aprender.formats.huggingface import read_config
 from aprender.formats.json_text import parse_json_object
-from aprender.formats.safetensors_header import SINGLE, folder_entries, read_entries, weight_files
-from aprender.formats.sources import CONFIG, TOKENIZER, refuse_pickle
+from aprender.formats.safetensors_header import folder_entries, read_entries, weight_files
+from aprender.formats.sources import CONFIG, TOKENIZER, refuse_pickle, source_files
 from aprender.formats.tensor_table import TensorEntry, shape_problems
 from aprender.formats.usage import OPTIONAL_FILES, Usage, folder_usage, gguf_usage
 from aprender.transformer.config import TransformerConfig
@@ -69,8 +69,8 @@ def inspect_model(path: Path) -> Inspection:
 def _folder(folder: Path) -> Inspection:
     problems = _Problems()
     files = [file for name in (CONFIG, TOKENIZER, *OPTIONAL_FILES) if (file := folder / name).is_file()]
-    if not (folder / SINGLE).exists() and len(weight_files(folder)) == 1:
-        raise FormatError(f"{folder}: has no {SINGLE}; give a model folder, a .gguf or an .apr file")
+    if not weight_files(folder)[0].exists():
+        source_files(folder)  # refuses, with what to do
     entries = folder_entries(folder)
     config = problems.of(lambda: read_config(folder / CONFIG))
     usage = problems.of(lambda: folder_usage(folder)) if config else None

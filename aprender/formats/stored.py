@@ -45,6 +45,8 @@ class TensorFiles:
                 )
             except OSError as error:
                 raise unreadable(path, error) from error
+            except ValueError as error:  # nothing to map
+                raise corrupt(str(path), "became shorter while it was read") from error
 
     def read(self, entry: TensorEntry) -> torch.Tensor:
         """The tensor, contiguous on the CPU: F32, F16 and BF16 as they are stored, quantized ones as float32.

@@ -160,7 +160,8 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_pickle_is_refused_with_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """It says why, and how to convert."""
     (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02}q\x00.")
-    status, _, err = run("inspect", tmp_path / "pytorch_model.bin", capsys=capsys)
-    assert status == 1
-    assert "a pickle can run any code when it is opened" in err
-    assert "convert it to safetensors" in err
+    for path in (tmp_path / "pytorch_model.bin", tmp_path):
+        status, _, err = run("inspect", path, capsys=capsys)
+        assert status == 1
+        assert "a pickle can run any code when it is opened" in err
+        assert "convert it to safetensors" in err

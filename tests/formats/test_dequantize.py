@@ -74,6 +74,10 @@ def test_a_file_that_became_shorter(tmp_path: Path) -> None:
     """A file cut off between header and data is an error, not zeros: mapped or read."""
     path = tmp_path / "data"
     path.write_bytes(bytes(100))
+    empty = tmp_path / "empty"
+    empty.touch()
+    with TensorFiles() as files, pytest.raises(FormatError, match="became shorter"):
+        files.open([TensorEntry("a", "F32", (1,), empty, 0, 4)])
     for dtype, shape, size in (("F32", (32,), 128), ("Q8_0", (128,), 136)):
         entry = TensorEntry("a", dtype, shape, path, 0, size)
         with TensorFiles() as files:
