@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aprender.cli.apr_progress import progress_bar
 from aprender.cli.console import complain, say
+from aprender.errors import AprenderError
 from aprender.formats.inspection import inspect_model
 
 
@@ -21,7 +22,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Convert, and print what was written and what the format changed."""
     elements = sum(prod(entry.shape) for entry in inspect_model(arguments.source).entries)
-    from aprender.formats.convert import convert  # with torch: a source that isn't there is known without
+    try:
+        from aprender.formats.convert import convert  # with torch: a source that isn't there is known without
+    except ModuleNotFoundError as error:
+        raise AprenderError(f"converting needs the package {error.name}; install aprender[torch]") from error
 
     with progress_bar("writing, reading back", 2 * elements) as advance:
         done = convert(arguments.source, arguments.target, force=arguments.force, progress=advance)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aprender.cli.apr_progress import progress_bar
 from aprender.cli.console import say
+from aprender.errors import AprenderError
 from aprender.formats.digest import sha256_of
 from aprender.formats.inspection import Inspection, inspect_model
 from aprender.formats.inspection_text import Numbers, inspection_data, inspection_text
@@ -37,8 +38,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _statistics(inspection: Inspection) -> Numbers:
-    from aprender.formats.statistics import statistics  # with torch: only where it is needed
-
+    try:
+        from aprender.formats.statistics import statistics  # with torch: only where it is needed
+    except ModuleNotFoundError as error:
+        raise AprenderError(f"--stats needs the package {error.name}; install aprender[torch]") from error
     size = sum(entry.size for entry in inspection.entries)
     with progress_bar("reading", size) as advance:
         return {entry.name: found for entry, found in statistics(inspection.entries, advance)}

@@ -41,6 +41,17 @@ def test_inspecting_imports_neither_torch_nor_numpy(tmp_path: Path, name: str) -
     assert done.stderr.strip() == "set()"
 
 
+@pytest.mark.parametrize("words", [("inspect", "--stats"), ("convert", "x.apr")])
+def test_without_torch_it_says_what_is_missing(tmp_path: Path, words: tuple[str, str]) -> None:
+    """An installation without the numerics can look into models; what needs more says which package."""
+    code = "import sys; sys.modules.update(torch=None, numpy=None)\nfrom aprender.cli.apr import main\nmain()"
+    command = [sys.executable, "-c", code, words[0], str(TINY), words[1]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "install aprender[torch]" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_page(capsys: pytest.CaptureFixture[str]) -> None:
     """Format, configuration, use, tokenizer and the table of tensors."""
     status, out, err = run("inspect", TINY, capsys=capsys)
