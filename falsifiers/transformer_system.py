@@ -53,7 +53,7 @@ class TransformerUnderContract:
     """What probes read and defects change. Opened once per run by ``TRANSFORMER``."""
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
-        own = Variant(checkpoint.config, checkpoint.tensors)
+        own = Variant(checkpoint.config, {name: tensor.float() for name, tensor in checkpoint.tensors.items()})
         with_biases, without = (own, _without_biases(own)) if own.config.qkv_bias else (_with_biases(own), own)
         self.checkpoint = checkpoint
         self.device = torch.device(device)
