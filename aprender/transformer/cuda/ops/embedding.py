@@ -1,0 +1,109 @@
+"""Token embedding: a table's row for each token.
+
+Formula: ``x_n = W[token_n]``. Backward: ``dW[v] = sum of dx_n over the n with token_n = v``.
+
+Rounding plan: the forward copies bits. dW is float32: the occurrences of a token are added up in float32, in the order
+of their positions (a stable sort finds them; no atomics, so equal inputs give equal bits), and rows of tokens that do
+not occur are 0.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aprender.transformer.cuda.ops.blocks import flat_block
+from aprender.transformer.cuda.ops.checks import check_floats, check_integers, check_shape
+from aprender.transformer.cuda.ops.memory import empty
+from aprender.transformer.cuda.ops.runtime import launch, require_triton, tl, triton, triton_kernel
+from aprender.transformer.cuda.ops.stage import Gradients, Saved
+
+_OCCURRENCES = 8  # rows of d_output in flight at a time
+
+
+@triton.jit
+def embedding_forward(weight, tokens, x, V, D, weight_stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    n = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    token = tl.load(tokens + n).to(tl.int64)
+    # Outside the vocabulary there is no row: NaN says so, where reading on would return another tensor's numbers.
+    known = (token >= 0) & (token < V)
+    row = tl.load(weight + tl.where(known, token, 0) * weight_stride + column, mask=column < D, other=0.0)
+    row = tl.where(known, row.to(tl.float32), float("nan"))
+    tl.store(x + n * D + column, row.to(x.dtype.element_ty), mask=column < D)
+
+
+@triton.jit
+def embedding_backward(  # type: ignore[no-untyped-def]
+    d_x, order, begins, ends, d_weight, D, d_x_stride, OCCURRENCES: tl.constexpr, BLOCK: tl.constexpr
+):
+    token = tl.program_id(0).to(tl.int64)
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    begin, end = tl.load(begins + token).to(tl.int32), tl.load(ends + token).to(tl.int32)
+    total = tl.zeros([BLOCK], tl.float32)
+    for start in range(begin, end, OCCURRENCES):
+        place = start + tl.arange(0, OCCURRENCES)
+        n = tl.load(order + place, mask=place < end, other=0).to(tl.int64)
+        inside = (place < end)[:, None] & (column < D)[None, :]
+        rows = tl.load(d_x + n[:, None] * d_x_stride + column[None, :], mask=inside, other=0.0)
+        total += tl.sum(rows.to(tl.float32), axis=0)
+    tl.store(d_weight + token * D + column, total, mask=column < D)
+
+
+@dataclass(slots=True)
+class Embedding:
+    """Row lookup: tokens_BT, int32 or int64 -> x_BTD in the table's dtype.
+
+    A token outside the vocabulary gives NaN, and no gradient. AprenderError for other dtypes and devices.
+    """
+
+    weight: Tensor  # [V, D]
+
+    kernel = property(lambda self: triton_kernel(embedding_forward))
+    backward_kernel = property(lambda self: triton_kernel(embedding_backward))
+
+    def __post_init__(self) -> None:
+        require_triton()
+
+    def forward(self, tokens_BT: Tensor) -> tuple[Tensor, Saved]:
+        """Look up; saves the tokens."""
+        check_floats("Embedding", weight=self.weight)
+        check_integers("Embedding", self.weight, tokens=tokens_BT)
+        V, D = self.weight.shape
+        weight_VD = self.weight if self.weight.stride(-1) == 1 else self.weight.contiguous()
+        x = empty((*tokens_BT.shape, D), weight_VD.dtype, weight_VD.device)
+        block = flat_block(x.device)
+        launch(
+            embedding_forward,
+            (tokens_BT.numel(), triton.cdiv(D, block)),
+            *(weight_VD, tokens_BT.contiguous(), x, V, D, weight_VD.stride(0)),
+            BLOCK=block,
+        )
+        return x, (tokens_BT,)
+
+    def backward(self, saved: Saved, d_output: Tensor) -> Gradients:
+        """Compute the table's gradient, ``weight``, [V, D] float32; tokens have none."""
+        (tokens_BT,) = saved
+        V, D = self.weight.shape
+        check_floats("Embedding backward", weight=self.weight, d_output=d_output)
+        check_shape("Embedding backward", "d_output", d_output, (*tokens_BT.shape, D))
+        d_x_ND = d_output.reshape(-1, D).contiguous()
+        tokens, order = torch.sort(tokens_BT.flatten(), stable=True)
+        vocabulary = torch.arange(V, dtype=tokens.dtype, device=tokens.device)
+        begins, ends = (torch.searchsorted(tokens, vocabulary, right=right) for right in (False, True))
+        d_weight = empty((V, D), torch.float32, d_output.device)
+        block = flat_block(d_output.device)
+        launch(
+            embedding_backward,
+            (V, triton.cdiv(D, block)),
+            *(d_x_ND, order, begins, ends, d_weight, D, d_x_ND.stride(0)),
+            OCCURRENCES=_OCCURRENCES,
+            BLOCK=block,
+        )
+        return (), {"weight": d_weight}
+
+    def __call__(self, tokens_BT: Tensor) -> Tensor:
+        """Look up."""
+        return self.forward(tokens_BT)[0]

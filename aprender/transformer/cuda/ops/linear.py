@@ -1,0 +1,73 @@
+"""Projection, with or without a bias: cuBLAS.
+
+Formula: ``y = x W^T + b``, W stored [N, K] as checkpoints have it. Backward (matrix calculus, e.g. Goodfellow et al.,
+Deep Learning, 6.5.6)::
+
+    dx = dy W
+    dW = dy^T x
+    db = sum over rows of dy
+
+Rounding plan: that of ``matmul``: float32 products and sums, the bias added in float32, one rounding of y and dx to the
+storage dtype. dW and db are float32 and never rounded to bfloat16.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from aprender.transformer.cuda.ops.checks import check_floats, check_shape
+from aprender.transformer.cuda.ops.matmul import kernel_name, product
+from aprender.transformer.cuda.ops.memory import empty
+from aprender.transformer.cuda.ops.runtime import library_kernel, note_library
+from aprender.transformer.cuda.ops.stage import Gradients, Saved
+
+
+@dataclass(slots=True)
+class Linear:
+    """``x W^T + b``: x_..K -> y_..N, all float32 or all bfloat16. ``bias`` is None where there is none."""
+
+    weight: Tensor  # [N, K]
+    bias: Tensor | None  # [N]
+
+    @property
+    def kernel(self) -> str:
+        """The library call of ``forward``."""
+        return library_kernel(self.weight.device, kernel_name(self.bias))
+
+    @property
+    def backward_kernel(self) -> str:
+        """The library calls of ``backward``."""
+        return library_kernel(self.weight.device, "mm", "mm", *(() if self.bias is None else ("sum",)))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Saved]:
+        """Project; saves x."""
+        N, K = self.weight.shape
+        parameters = {"weight": self.weight} | ({} if self.bias is None else {"bias": self.bias})
+        check_floats("Linear", **parameters, x=x)
+        check_shape("Linear", "x", x, (*x.shape[:-1], K))
+        if self.bias is not None:
+            check_shape("Linear", "bias", self.bias, (N,))
+        y_MN = product(x.reshape(-1, K), self.weight.T, x.dtype, self.bias)
+        return y_MN.view(*x.shape[:-1], N), (x,)
+
+    def backward(self, saved: Saved, d_output: Tensor) -> Gradients:
+        """Compute (d_x,) in x's dtype, and ``weight`` and ``bias``, float32."""
+        (x,) = saved
+        N, K = self.weight.shape
+        check_floats("Linear backward", x=x, d_output=d_output)
+        check_shape("Linear backward", "d_output", d_output, (*x.shape[:-1], N))
+        d_y_MN = d_output.reshape(-1, N)
+        d_x = product(d_y_MN, self.weight, x.dtype).view(x.shape)
+        parameters = {"weight": product(d_y_MN.T, x.reshape(-1, K), torch.float32)}
+        if self.bias is not None:
+            note_library(x, "sum")
+            d_bias = empty((N,), torch.float32, x.device)
+            parameters["bias"] = torch.sum(d_y_MN, 0, dtype=torch.float32, out=d_bias)
+        return (d_x,), parameters
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Project."""
+        return self.forward(x)[0]

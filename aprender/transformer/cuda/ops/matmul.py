@@ -1,0 +1,58 @@
+"""Matrix products: cuBLAS on CUDA, held to products and sums in float32; the same plan by hand on the CPU.
+
+Rounding plan: products of float32 or bfloat16 operands are added up in float32 (never TF32, never bfloat16 partial
+sums), a bias is added in float32, and the result is rounded once to the output's dtype, which may be float32 for
+bfloat16 operands. On the CPU bfloat16 operands are widened, which is exact, because its bfloat16 kernels state no plan.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from aprender.errors import AprenderError
+from aprender.transformer.cuda.ops.memory import empty
+from aprender.transformer.cuda.ops.runtime import note_library
+
+
+def use_float32_accumulation() -> None:
+    """Set this process's cuBLAS to the precision that the CUDA path states: no TF32, no bfloat16 partial sums."""
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+
+
+def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, bias_N: Tensor | None = None) -> Tensor:
+    """Compute ``a b (+ bias)`` as ``dtype``: the operands' dtype, or float32 without a bias.
+
+    Raises AprenderError when cuBLAS is set to another precision than stated here.
+    """
+    out = empty((a_MK.shape[0], b_KN.shape[1]), dtype, a_MK.device)
+    note_library(a_MK, kernel_name(bias_N))
+    if a_MK.device.type == "cpu":
+        a_MK, b_KN = a_MK.float(), b_KN.float()
+        sums = torch.mm(a_MK, b_KN) if bias_N is None else torch.addmm(bias_N.float(), a_MK, b_KN)
+        return out.copy_(sums)
+    _check_precision()
+    if bias_N is not None:
+        return torch.addmm(bias_N, a_MK, b_KN, out=out)
+    if dtype != a_MK.dtype:
+        return torch.mm(a_MK, b_KN, dtype, out=out)
+    return torch.mm(a_MK, b_KN, out=out)
+
+
+def kernel_name(bias_N: Tensor | None) -> str:
+    """Name the library call that ``product`` makes."""
+    return "mm" if bias_N is None else "addmm"
+
+
+def _check_precision() -> None:
+    if torch.get_float32_matmul_precision() != "highest":
+        raise AprenderError(
+            f"float32 matrix products are set to {torch.get_float32_matmul_precision()!r} precision (TF32): "
+            "call torch.set_float32_matmul_precision('highest') first"
+        )
+    if torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction:
+        raise AprenderError(
+            "cuBLAS may add up bfloat16 partial sums: set "
+            "torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False first"
+        )
