@@ -12,8 +12,8 @@ import json
 import os
 import sys
 import time
+from _blake2 import blake2b  # hashlib would import OpenSSL
 from collections.abc import Sequence
-from hashlib import blake2b
 from typing import Any
 
 from aprender import __version__

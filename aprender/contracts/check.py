@@ -7,9 +7,10 @@ from aprender.contracts.files import read_content
 from aprender.contracts.findings import MAX_FINDINGS, Finding
 from aprender.contracts.plugins import plugin_findings
 from aprender.contracts.reader import read_bytes
-from aprender.contracts.rules import check_rules
+from aprender.contracts.rules.table import check_rules
 from aprender.contracts.schema_check import check_schema
-from aprender.contracts.summary import Checked, summary_of
+from aprender.contracts.summarise import summary_of
+from aprender.contracts.summary import Checked
 from aprender.contracts.syntax import lines_of
 
 # Rules that say that something is missing: after a syntax error it may stand in the part that was not read.

@@ -17,12 +17,13 @@ class Document:
     for: most contracts have no findings.
     """
 
-    __slots__ = ("data", "file", "open_block", "places", "roots", "text")
+    __slots__ = ("data", "file", "lists", "open_block", "places", "roots", "text")
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         self.text = text
         self.open_block: str | tuple[()] | None = None  # the top-level key in which a syntax error ended reading
+        self.lists: dict[tuple[str, ...], Any] = {}  # what rules found in ``data``: see ``rules.common.items``
         self.roots: list[Any] = []
         self.places: dict[int, Any] = {id(self.roots): []}
         self.data: Any = None
@@ -34,6 +35,14 @@ class Document:
     def key_position(self, path: KeyPath) -> Position:
         """Where the key that ``path`` ends with stands; the value's position where it has no key."""
         return self._walk(path)[0]
+
+    def entry_position(self, holder: Any, path: KeyPath) -> Position:
+        """As ``position``, for a ``path`` whose last step leads out of ``holder``: no walk where that was read."""
+        places = self.places.get(id(holder))
+        if places is None:
+            return self.position(path)
+        mark = places[path[-1]][1] if isinstance(holder, dict) else places[path[-1]]
+        return Position(mark.line + 1, mark.column + 1)
 
     def finding(self, path: KeyPath, rule: str, message: str, *, warning: bool = False, key: bool = False) -> Finding:
         """A finding at the value (with ``key=True``: at the key) that ``path`` leads to."""

@@ -6,6 +6,9 @@ from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+# Comparing with more names than this costs as much as checking a contract; a first letter is seldom mistyped.
+_COMPARED = 100
+
 Severity = Literal["error", "warning"]
 
 MAX_FINDINGS = 1000  # per file; more helps nobody, and a hostile file must fill neither memory nor minutes
@@ -44,4 +47,6 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
 def _nearest(word: str, valid: tuple[str, ...]) -> str | None:
     import difflib  # only where something is wrong: start-up is part of the interface
 
+    if len(valid) > _COMPARED:
+        valid = tuple(name for name in valid if name[:1] == word[:1])
     return next(iter(difflib.get_close_matches(word, valid, n=1, cutoff=0.6)), None)

@@ -34,15 +34,6 @@ Check = Callable[[Any, KeyPath, list[Violation]], None]
 _ANNOTATIONS = frozenset(
     ("$schema", "$id", "$defs", "$comment", "title", "description", "default", "examples", "deprecated")
 )
-_IS_TYPE: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: value.__class__ is dict,
-    "array": lambda value: value.__class__ is list,
-    "string": lambda value: value.__class__ is str,
-    "boolean": lambda value: value.__class__ is bool,
-    "null": lambda value: value is None,
-    "number": lambda value: value.__class__ is int or value.__class__ is float,
-    "integer": lambda value: value.__class__ is int or (value.__class__ is float and value.is_integer()),
-}
 # The classes whose every value is of the type; a float may be an integer, so it is looked at.
 _CLASSES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "null": (type(None),),
@@ -181,9 +172,13 @@ class Compiler:
         return check
 
     def _type(self, schema: dict[str, Any]) -> Check:
-        names = [schema["type"]] if isinstance(schema["type"], str) else schema["type"]
-        first, others = _IS_TYPE[names[0]], [_IS_TYPE[name] for name in names[1:]]
-        return _simple("type", schema, lambda value: first(value) or any(accepts(value) for accepts in others))
+        right, whole = _certainly_right({"type": schema["type"]}), "integer" in schema["type"]
+
+        def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
+            if value.__class__ not in right and not (whole and value.__class__ is float and value.is_integer()):
+                found.append(Violation(path, "type", value, schema))
+
+        return check
 
     def _required(self, schema: dict[str, Any]) -> Check:
         def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
@@ -195,7 +190,13 @@ class Compiler:
         return check
 
     def _enum(self, schema: dict[str, Any]) -> Check:
-        return _simple("enum", schema, lambda value: any(_equal(value, allowed) for allowed in schema["enum"]))
+        words = frozenset(allowed for allowed in schema["enum"] if isinstance(allowed, str))
+        others = [allowed for allowed in schema["enum"] if allowed not in words]
+
+        def accepts(value: Any) -> bool:
+            return value in words if value.__class__ is str else any(_equal(value, allowed) for allowed in others)
+
+        return _simple("enum", schema, accepts)
 
     def _const(self, schema: dict[str, Any]) -> Check:
         return _simple("const", schema, lambda value: _equal(value, schema["const"]))
@@ -213,12 +214,12 @@ class Compiler:
         return _simple("minItems", schema, lambda value: value.__class__ is not list or len(value) >= least)
 
     def _minimum(self, schema: dict[str, Any]) -> Check:
-        least, is_number = schema["minimum"], _IS_TYPE["number"]
-        return _simple("minimum", schema, lambda value: not is_number(value) or value >= least)
+        least, numbers = schema["minimum"], _CLASSES["number"]
+        return _simple("minimum", schema, lambda value: value.__class__ not in numbers or value >= least)
 
     def _maximum(self, schema: dict[str, Any]) -> Check:
-        most, is_number = schema["maximum"], _IS_TYPE["number"]
-        return _simple("maximum", schema, lambda value: not is_number(value) or value <= most)
+        most, numbers = schema["maximum"], _CLASSES["number"]
+        return _simple("maximum", schema, lambda value: value.__class__ not in numbers or value <= most)
 
 
 _TOGETHER = frozenset(("properties", "patternProperties", "additionalProperties", "then", "else"))

@@ -7,10 +7,10 @@ import os
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
+from aprender.contracts.across_files import check_set
 from aprender.contracts.files import NothingToDo, contract_files, read_content
 from aprender.contracts.findings import Finding
 from aprender.contracts.plugins import plugins
-from aprender.contracts.rules.across_files import check_set
 from aprender.contracts.summary import Checked, Summary
 
 __all__ = ["NothingToDo", "Validation", "validate"]
@@ -70,6 +70,8 @@ def validate(paths: Iterable[str | os.PathLike[str]], *, cached: bool = False) -
 
 
 def _check(files: Sequence[str]) -> list[Checked]:
+    if not files:
+        return []  # nothing changed: what reads and checks is not even imported
     from aprender.contracts.check import check_file
 
     processes = min(os.cpu_count() or 1, len(files) // FILES_PER_PROCESS, 8)

@@ -35,14 +35,19 @@ def is_kernel(document: Document) -> bool:
     return bool(kind_of(document) == "kernel")
 
 
-def items(document: Document, *path: str) -> Iterator[tuple[KeyPath, dict[str, Any]]]:
-    """The mappings in the list at ``path``, each with its own path."""
-    value = document.data
+def items(document: Document, *path: str) -> list[tuple[KeyPath, dict[str, Any]]]:
+    """The mappings in the list at ``path``, each with its own path: found once, since most rules ask for the same."""
+    found: list[tuple[KeyPath, dict[str, Any]]] | None = document.lists.get(path)
+    if found is None:
+        found = document.lists[path] = _items(document.data, path)
+    return found
+
+
+def _items(value: Any, path: tuple[str, ...]) -> list[tuple[KeyPath, dict[str, Any]]]:
     for step in path:
         value = value.get(step) if isinstance(value, dict) else None
-    for index, item in enumerate(value if isinstance(value, list) else ()):
-        if isinstance(item, dict):
-            yield (*path, index), item
+    entries = value if isinstance(value, list) else ()
+    return [((*path, index), item) for index, item in enumerate(entries) if isinstance(item, dict)]
 
 
 def entries(item: dict[str, Any], key: str) -> Iterator[tuple[int, Any]]:
@@ -58,7 +63,10 @@ def name_of(item: dict[str, Any]) -> str:
 
 def key_of(item: dict[str, Any], *names: str) -> str:
     """The first of a field's ``names`` (its aliases come last) that ``item`` has; the first one where it has none."""
-    return next((name for name in names if item.get(name) is not None), names[0])
+    for name in names:
+        if item.get(name) is not None:
+            return name
+    return names[0]
 
 
 def empty(value: Any) -> bool:

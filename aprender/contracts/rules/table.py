@@ -1,0 +1,59 @@
+"""What the schema can't say: the published rules, and the rules between fields of a version 2 contract.
+
+Each module holds the rules of one subject in its ``RULES``. The published ids, conditions and severities are the same
+in both dialects; what version 2 adds never gives more than a warning on the old one.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from itertools import islice
+
+from aprender.contracts.document import Document
+from aprender.contracts.findings import MAX_FINDINGS, Finding
+from aprender.contracts.rules import (
+    crux,
+    expressions,
+    obligations,
+    published,
+    references,
+    teeth,
+    top_level,
+    vacuity,
+    verification_summary,
+)
+from aprender.contracts.rules.common import Rule, kind_of
+from aprender.contracts.schema_check import is_manifest
+
+RULES: tuple[Rule, ...] = (
+    *published.RULES,
+    *obligations.RULES,
+    *top_level.RULES,
+    *crux.RULES,
+    *references.RULES,
+    *expressions.RULES,
+    *teeth.RULES,
+    *verification_summary.RULES,
+    *vacuity.RULES,
+)
+
+
+# Rules for one kind of contract, in modules that are imported when one is met.
+_OF_KIND = {"beat-benchmark": "beat", "kaizen": "kaizen", "competitive-parity": "parity"}
+
+
+def check_rules(document: Document) -> list[Finding]:
+    """All violations of all rules. ``document`` holds no value of the wrong shape, but anything may be missing."""
+    if not isinstance(document.data, dict):
+        return []
+    if is_manifest(document.data):
+        rules = _rules_in("manifest")
+    else:
+        kind = kind_of(document)
+        rules = RULES + _rules_in(_OF_KIND[kind]) if isinstance(kind, str) and kind in _OF_KIND else RULES
+    return [finding for rule in rules for finding in islice(rule(document), MAX_FINDINGS + 1)]
+
+
+def _rules_in(module: str) -> tuple[Rule, ...]:
+    rules: tuple[Rule, ...] = import_module(f"aprender.contracts.rules.{module}").RULES
+    return rules
