@@ -1,0 +1,150 @@
+"""Random inputs for every operator, and each operator in plain torch as an honest candidate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from aprender.parity.stages import Parameters, ReferenceStage, Tensors
+from falsifiers import oracle_stages
+from aprender.transformer.oracle import rope
+
+ROWS = (1, 2, 3)
+POSITIONS = (17, 61, 127, 128, 129, 257)  # primes, and both sides of a tile
+WIDTHS = (48, 60, 77, 130)
+HEADS = ((7, 1, 12), (6, 2, 18), (14, 2, 16), (9, 3, 32))  # query heads, key/value heads, head_dim
+EPS = 3e-4
+
+
+class Draw:
+    """Seeded draws of shapes and of tensors: rich values, rounded to one dtype."""
+
+    def __init__(self, seed: int, dtype: torch.dtype, device: str = "cpu", small: bool = False) -> None:
+        self.seed, self.dtype, self.device = seed, dtype, device
+        self.generator = torch.Generator().manual_seed(seed)
+        self.B, self.T, self.D, self.F = (self.one_of(x) for x in (ROWS, POSITIONS, WIDTHS, WIDTHS))
+        self.H, self.G, self.C = HEADS[int(torch.randint(len(HEADS), (), generator=self.generator))]
+
+    def one_of(self, choices: tuple[int, ...]) -> int:
+        return choices[int(torch.randint(len(choices), (), generator=self.generator))]
+
+    def normal(self, *shape: int, sd: float = 1.0) -> Tensor:
+        return (sd * torch.randn(shape, generator=self.generator)).to(self.device, self.dtype)
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        positions = torch.arange(self.T).expand(self.B, -1)
+        cos, sin = rope.tables(positions, self.C, 7e4, None, torch.float32)
+        return cos.to(self.device), sin.to(self.device)
+
+
+def linear(d: Draw) -> ReferenceStage:
+    x = d.normal(d.B, d.T, d.D)
+    return oracle_stages.linear("q_proj", x, d.normal(d.F, d.D, sd=1.5 / d.D**0.5), d.normal(d.F, sd=0.5), d.seed)
+
+
+def linear_without_bias(d: Draw) -> ReferenceStage:
+    x = d.normal(d.B, d.T, d.D)
+    return oracle_stages.linear("o_proj", x, d.normal(d.F, d.D, sd=1.5 / d.D**0.5), None, d.seed)
+
+
+def rms_norm(d: Draw) -> ReferenceStage:
+    x = oracle_stages.small_rows_scaled(d.normal(d.B, d.T, d.D), EPS**0.5)
+    return oracle_stages.rms_norm("input_layernorm", x, 1 + d.normal(d.D, sd=0.3), EPS, d.seed)
+
+
+def rotate(d: Draw) -> ReferenceStage:
+    return oracle_stages.rotate("rope_q", d.normal(d.B, d.T, d.H, d.C), *d.tables(), seed=d.seed)
+
+
+def attend(d: Draw) -> ReferenceStage:
+    q, k, v = (d.normal(d.B, d.T, heads, d.C, sd=1.5) for heads in (d.H, d.G, d.G))
+    allowed = torch.ones(d.T, d.T, dtype=torch.bool, device=d.device).tril().expand(d.B, -1, -1)
+    return oracle_stages.attend("attention", q, k, v, allowed, 1 / math.sqrt(d.C), d.seed)
+
+
+def swiglu(d: Draw) -> ReferenceStage:
+    return oracle_stages.swiglu("swiglu", d.normal(d.B, d.T, d.F, sd=1.5), d.normal(d.B, d.T, d.F, sd=1.5), d.seed)
+
+
+def embed(d: Draw) -> ReferenceStage:
+    tokens = torch.randint(211, (d.B, d.T), generator=d.generator).to(d.device)
+    return oracle_stages.embed("embed_tokens", tokens, d.normal(211, d.D), d.seed)
+
+
+def add(d: Draw) -> ReferenceStage:
+    return oracle_stages.add("residual", d.normal(d.B, d.T, d.D), d.normal(d.B, d.T, d.D), d.seed)
+
+
+def cross_entropy(d: Draw) -> ReferenceStage:
+    targets = torch.randint(211, (d.B * d.T,), generator=d.generator).to(d.device)
+    return oracle_stages.cross_entropy("loss", d.normal(d.B * d.T, 211, sd=3), targets, d.seed)
+
+
+STAGES: dict[str, Callable[[Draw], ReferenceStage]] = {
+    make.__name__: make
+    for make in (linear, linear_without_bias, rms_norm, rotate, attend, swiglu, embed, add, cross_entropy)
+}
+
+
+def torch_linear(inputs: Tensors, p: Parameters) -> Tensor:
+    return functional.linear(inputs[0], tensor(p["weight"]), tensor(p["bias"]) if "bias" in p else None)
+
+
+def torch_rms_norm(inputs: Tensors, p: Parameters) -> Tensor:
+    weight = tensor(p["weight"])
+    x = inputs[0].float()
+    return functional.rms_norm(x, weight.shape, weight.float(), float(p["eps"])).to(inputs[0].dtype)
+
+
+def torch_rotate(inputs: Tensors, p: Parameters) -> Tensor:
+    x, cos, sin = inputs
+    a, b = x.float().chunk(2, -1)
+    turned = torch.complex(a, b) * torch.complex(cos, sin)[:, :, None]
+    return torch.cat((turned.real, turned.imag), -1).to(x.dtype)
+
+
+def torch_attend(inputs: Tensors, p: Parameters) -> Tensor:
+    q, k, v, allowed = inputs
+    k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], 2) for x in (k, v))
+    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    out = functional.scaled_dot_product_attention(q, k, v, allowed[:, None], scale=float(p["scale"]))
+    return out.transpose(1, 2)
+
+
+def torch_swiglu(inputs: Tensors, p: Parameters) -> Tensor:
+    return (functional.silu(inputs[0].float()) * inputs[1].float()).to(inputs[0].dtype)
+
+
+def torch_embed(inputs: Tensors, p: Parameters) -> Tensor:
+    weight = tensor(p["weight"])
+    return functional.embedding(inputs[0], weight.float()).to(weight.dtype)
+
+
+def torch_add(inputs: Tensors, p: Parameters) -> Tensor:
+    return torch.add(*inputs)
+
+
+def torch_cross_entropy(inputs: Tensors, p: Parameters) -> Tensor:
+    return functional.cross_entropy(inputs[0].float(), inputs[1], reduction="none")
+
+
+HONEST: dict[str, Callable[[Tensors, Parameters], Tensor]] = {
+    "linear": torch_linear,
+    "linear_without_bias": torch_linear,
+    "rms_norm": torch_rms_norm,
+    "rotate": torch_rotate,
+    "attend": torch_attend,
+    "swiglu": torch_swiglu,
+    "embed": torch_embed,
+    "add": torch_add,
+    "cross_entropy": torch_cross_entropy,
+}
+
+
+def tensor(value: Tensor | float) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value
