@@ -20,6 +20,7 @@ from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceSta
 from aprender.transformer.oracle import attention, operators, rope
 
 HEADS = Layout(rows=2, heads=2)
+LOG2_E = math.log2(math.e)  # GPUs have exp2 in hardware; kernels multiply scores by this
 KEY_BLOCK = 64  # the tile of keys of an online softmax
 
 
@@ -82,8 +83,9 @@ def attend(
         return Gradients((*found, None), {})
 
     plans = {
-        "float32 inside": Operator(partial(_attend, False), partial(_attend_vjp, False, False)),
-        "weights rounded": Operator(partial(_attend, True), partial(_attend_vjp, True, False)),
+        "float32 inside": Operator(partial(_attend, False, False), partial(_attend_vjp, False, False)),
+        "term by term": Operator(partial(_attend, False, True), partial(_attend_vjp, False, True)),
+        "weights rounded": Operator(partial(_attend, True, False), partial(_attend_vjp, True, False)),
         "blocks of keys": Operator(_attend_by_blocks, partial(_attend_vjp, True, True)),
     }
     layouts = dict.fromkeys(("output", "d_input 0", "d_input 1", "d_input 2"), HEADS)
@@ -147,20 +149,33 @@ def add(name: str, x_BTD: Tensor, y_BTD: Tensor, seed: int = 0) -> ReferenceStag
 
 
 def cross_entropy(name: str, logits_MV: Tensor, targets_M: Tensor, seed: int = 0) -> ReferenceStage:
-    """Nats per token in float32: straight, and with the logarithm's sum in four parts."""
+    """Nats per token in float32: straight; or the sum in four parts and the softmax from the stored logarithm of it."""
 
     def forward(parts: int, inputs: Tensors, parameters: Parameters) -> Tensor:
         logits, targets = _up(inputs[0]), inputs[1]
-        largest = logits.amax(-1, keepdim=True)
-        total = sum(part.sum(-1) for part in torch.exp(logits - largest).tensor_split(parts, -1))
-        return torch.log(torch.as_tensor(total)) + largest[:, 0] - logits.gather(-1, targets[:, None])[:, 0]
+        return _log_sum(logits, parts)[:, 0] - logits.gather(-1, targets[:, None])[:, 0]
 
-    def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+    def vjp(parts: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
         (logits, targets), (dloss,) = inputs, d_outputs
-        return Gradients((operators.cross_entropy_vjp(_up(logits), targets, _up(dloss)).to(logits.dtype), None), {})
+        if parts == 1:
+            dlogits = operators.cross_entropy_vjp(_up(logits), targets, _up(dloss))
+        else:
+            p = torch.exp(_up(logits) - _log_sum(_up(logits), parts))
+            dlogits = _up(dloss)[:, None] * p.scatter_add(-1, targets[:, None], -torch.ones_like(p[:, :1]))
+        return Gradients((dlogits.to(logits.dtype), None), {})
 
-    straight, parts = Operator(partial(forward, 1), vjp), Operator(partial(forward, 4), vjp)
-    return ReferenceStage(name, (logits_MV, targets_M), {}, straight, {"straight": straight, "parts": parts}, seed=seed)
+    straight, parts = (Operator(partial(forward, parts), partial(vjp, parts)) for parts in (1, 4))
+    plans = {"straight": straight, "in parts": parts}
+    return ReferenceStage(name, (logits_MV, targets_M), {}, straight, plans, seed=seed)
+
+
+def _log_sum(logits_MV: Tensor, parts: int) -> Tensor:
+    """The logarithm of the sum of exponentials over the last axis, in ``parts`` partial sums: shape [M, 1]."""
+    largest = logits_MV.amax(-1, keepdim=True)
+    total = torch.zeros_like(largest)
+    for part in torch.exp(logits_MV - largest).tensor_split(parts, -1):
+        total = total + part.sum(-1, keepdim=True)
+    return torch.log(total) + largest
 
 
 def _up(x: Tensor) -> Tensor:
@@ -213,12 +228,29 @@ def _expanded(inputs: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _up(q).transpose(1, 2), k, v, allowed[:, None]
 
 
-def _attend(rounded: bool, inputs: Tensors, parameters: Parameters) -> Tensor:
+def _attend(rounded: bool, steps: bool, inputs: Tensors, parameters: Parameters) -> Tensor:
     q, k, v, allowed = _expanded(inputs)
-    p = operators.softmax(torch.where(allowed, q @ k.mT * float(parameters["scale"]), -math.inf))
+    p = operators.softmax(_scores(steps, q, k, allowed, parameters))
     if rounded:
         p = _up(p.to(inputs[0].dtype))
-    return (p @ v).transpose(1, 2).to(inputs[0].dtype)
+    return _product(steps, p, v).transpose(1, 2).to(inputs[0].dtype)
+
+
+def _scores(steps: bool, q: Tensor, k: Tensor, allowed: Tensor, parameters: Parameters) -> Tensor:
+    """``scale q k^T`` where allowed; in ``steps`` with the scale multiplied into q."""
+    scale = float(parameters["scale"])
+    scores = _product(True, q * scale, k.mT) if steps else q @ k.mT * scale
+    return torch.where(allowed, scores, -math.inf)
+
+
+def _product(steps: bool, a: Tensor, b: Tensor) -> Tensor:
+    """``a @ b``, in ``steps`` one term of each sum after the other."""
+    if not steps:
+        return a @ b
+    total = torch.zeros_like(a[..., :1] * b[..., :1, :])
+    for i in range(a.shape[-1]):
+        total += a[..., i : i + 1] * b[..., i : i + 1, :]
+    return total
 
 
 def _attend_by_blocks(inputs: Tensors, parameters: Parameters) -> Tensor:
@@ -238,26 +270,33 @@ def _attend_by_blocks(inputs: Tensors, parameters: Parameters) -> Tensor:
     return (out / torch.where(total == 0, 1.0, total)).transpose(1, 2).to(inputs[0].dtype)
 
 
-def _attend_vjp(rounded: bool, apart: bool, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+def _attend_vjp(
+    rounded: bool, steps: bool, inputs: Tensors, parameters: Parameters, d_outputs: Tensors
+) -> Gradients:
     """As FlashAttention writes it (arXiv 2205.14135, algorithm 4).
 
     Weights from the stored logarithm of their sum, the row sum from the output and dout. ``rounded``: weights and the
-    scores' gradients are stored; ``apart``: so are the gradients of k and v of each query head, before their group's sum.
+    scores' gradients are stored. ``steps``: sums are taken term by term, exponents have base 2, and the gradients of k and v of each query head
+    are stored before their group's sum.
     """
     q, k, v, allowed = _expanded(inputs)
     dtype, scale = inputs[0].dtype, float(parameters["scale"])
     dout = _up(d_outputs[0]).transpose(1, 2)
-    scores = torch.where(allowed, q @ k.mT * scale, -math.inf)
+    scores = _scores(steps, q, k, allowed, parameters)
     log_sum = scores.logsumexp(-1, keepdim=True)
-    p = torch.exp(scores - torch.where(log_sum == -math.inf, 0.0, log_sum))
-    out = (p @ v).to(dtype) if rounded else p @ v
-    ds = p * (dout @ v.mT - (dout * _up(out)).sum(-1, keepdim=True))
+    log_sum = torch.where(log_sum == -math.inf, 0.0, log_sum)
+    p = torch.exp2(scores * LOG2_E - log_sum * LOG2_E) if steps else torch.exp(scores - log_sum)
+    out = _product(steps, p, v)
+    if rounded:
+        out = _up(out.to(dtype))
+    ds = p * (_product(steps, dout, v.mT) - (dout * out).sum(-1, keepdim=True))
     if rounded:
         p, ds = _up(p.to(dtype)), _up(ds.to(dtype))
-    by_head = (scale * (ds.mT @ q), p.mT @ dout)
+    by_head = (scale * _product(steps, ds.mT, q), _product(steps, p.mT, dout))
     groups = (inputs[1].shape[2], q.shape[1] // inputs[1].shape[2])
-    dk, dv = (_up(x.to(dtype) if apart else x).unflatten(1, groups).sum(2) for x in by_head)
-    return Gradients((*(x.transpose(1, 2).to(dtype) for x in (scale * ds @ k, dk, dv)), None), {})
+    dk, dv = (_up(x.to(dtype) if steps else x).unflatten(1, groups).sum(2) for x in by_head)
+    found = (x.transpose(1, 2).to(dtype) for x in (scale * _product(steps, ds, k), dk, dv))
+    return Gradients((*found, None), {})
 
 
 def small_rows_scaled(x_BTD: Tensor, rms: float) -> Tensor:

@@ -23,6 +23,8 @@ from aprender.errors import AprenderError
 MARGIN_OF_NORMS = 1.1
 MARGIN_OF_PROJECTIONS = 1.6
 
+NORMS = ("max", "row gains", "column gains")  # besides those whose names say it
+
 LEAST_SEEDS = 1000
 
 
@@ -40,7 +42,7 @@ class Calibration:
         found = self.largest.get(device.type, {}).get(str(dtype).removeprefix("torch."), {}).get(statistic)
         if found is None:
             return None
-        norm = statistic.startswith("norm") or statistic == "max"
+        norm = statistic.startswith("norm") or statistic in NORMS
         return max(1.0, found * (MARGIN_OF_NORMS if norm else MARGIN_OF_PROJECTIONS))
 
 
@@ -57,6 +59,6 @@ def packaged() -> Calibration:
 def uncalibrated() -> Calibration:
     """Plain formulas that all alarm: for calibrating, where no limit may come from an earlier calibration."""
     statistics = [f"norm {system}" for system in ("tensor", "row", "column", "head", "tile", "small rows")]
-    ones = dict.fromkeys([*statistics, "max", "gain", "direction", "channel mean"], 0.0)
+    ones = dict.fromkeys([*statistics, *NORMS, "gain", "direction", "channel mean"], 0.0)
     kinds = dict.fromkeys(("float32", "bfloat16", "float16"), ones)
     return Calibration({"cpu": kinds, "cuda": kinds}, {"cpu": LEAST_SEEDS, "cuda": LEAST_SEEDS})

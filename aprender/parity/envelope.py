@@ -17,17 +17,11 @@ from aprender.parity.blocks import Blocks
 from aprender.parity.calibration import Calibration
 from aprender.parity.projections import Projections
 from aprender.parity.record import Element, Judgement, Measured
-from aprender.parity.rounding import UNIT_ROUNDOFF_ACCUMULATOR, quantile_of_normal, rounding_variance
-
-FALSE_ALARMS = 1e-12  # per test: a run makes about 1e6 of them, so one run in a million raises a false alarm
-EXPONENT = math.log(1 / FALSE_ALARMS)
-
-# Undeclared but honest differences between plans. Measured: a second legal rounding is within 0.2% of L2; orders of
-# the same roundings that are not declared stay within 15% (parity.md 3.1). Calibration may raise it.
-UNDECLARED = 1.15
+from aprender.parity.rounding import UNIT_ROUNDOFF_ACCUMULATOR, rounding_variance
+from aprender.parity.tails import NORMAL, UNDECLARED, norm_excess
 
 # Below this many effective terms one draw of s_j says little about its expectation: the chi-square's lower tail at
-# FALSE_ALARMS, 1 - 2 sqrt(EXPONENT / n), is a third there.
+# FALSE_ALARMS, 1 - 2 sqrt(27.6 / n), is a third there.
 FEW = 256
 
 MAX_NET = 2.0  # FlashAttention's own rule (Dao-AILab/flash-attention, tests): twice the reference's largest error
@@ -90,19 +84,18 @@ class Envelope:
         return self._max(torch.zeros_like(self.z)).allowed
 
     def _allowed_norms(self, name: str) -> Tensor:
-        """(A): allowed = c(n) sqrt(noise) + phi. c is the chi-square's upper tail (Laurent and Massart 2000, lemma 1).
+        """(A): allowed = c(n) sqrt(noise) + phi. c is chance (tails.py) and plans that are not declared.
 
         n counts effective terms, ``(sum q^2)^2 / sum q^4``: a few huge channels are few terms. phi is for blocks that
         are zero by the mathematics (structural cancellation, masks) beside a tensor that is not: there the terms that
         cancel, of the tensor's size, leave their accumulator's rounding behind, and no relative rule holds.
         """
-        share = EXPONENT / self._terms[name]
-        c = UNDECLARED * (1 + 2 * share.sqrt() + 2 * share).sqrt()
+        c = UNDECLARED * norm_excess(self._terms[name])
         rms = (self._squares["tensor"] / self.z.numel()).sqrt()
         size = self._sizes[name]
         zero = self._squares[name] <= (UNIT_ROUNDOFF_ACCUMULATOR * rms) ** 2 * size
         longest_sum = math.sqrt(max(self.z.shape, default=1))
-        phi = quantile_of_normal(FALSE_ALARMS) * longest_sum * UNIT_ROUNDOFF_ACCUMULATOR * rms * size.sqrt()
+        phi = NORMAL * longest_sum * UNIT_ROUNDOFF_ACCUMULATOR * rms * size.sqrt()
         return c * self._noise[name].sqrt() + torch.where(zero, phi, 0.0)
 
     def _norms(self, r: Tensor) -> Iterator[Measured]:

@@ -7,6 +7,7 @@ A direction is a matched filter: how the result moves when one parameter moves b
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -15,9 +16,8 @@ from torch import Tensor
 
 from aprender.parity.blocks import Blocks
 from aprender.parity.record import Measured
-from aprender.parity.rounding import UNIT_ROUNDOFF_ACCUMULATOR, quantile_of_normal
-
-FALSE_ALARMS = 1e-12  # per test, as in envelope.py
+from aprender.parity.rounding import UNIT_ROUNDOFF_ACCUMULATOR
+from aprender.parity.tails import UNDECLARED, norm_excess, students
 
 # Elementary functions may be off in one direction all along: CUDA documents 2 ulp for expf, 2 for rsqrtf, in the
 # accumulator's precision (CUDA C Programming Guide, mathematical functions); an operator applies at most two in a row.
@@ -39,6 +39,35 @@ class _Direction:
 
 
 @dataclass(slots=True)
+class _Gains:
+    """The error's part along each row (or column) of z: a factor per row that is wrong, whatever its sign."""
+
+    name: str
+    z_MN: Tensor
+    axis: int
+    square: float  # of the projected error's norm: expected of one rounding, or a plan's if that is larger
+    factor: float
+    systematic: float
+
+    @classmethod
+    def of(cls, z_MN: Tensor, q2_MN: Tensor, axis: int) -> _Gains:
+        weight = (z_MN**2).sum(axis)
+        variance = torch.where(weight > 0, (q2_MN * z_MN**2).sum(axis) / weight, 0.0)
+        square = float(variance.sum())
+        terms = variance.sum() ** 2 / (variance**2).sum()
+        systematic = SYSTEMATIC * math.sqrt(float(weight.sum()))
+        return cls(
+            "row gains" if axis else "column gains", z_MN, axis, square, UNDECLARED * float(norm_excess(terms)), systematic
+        )
+
+    def projected(self, error_MN: Tensor) -> float:
+        """The squared norm of the error's part along the rows."""
+        weight = (self.z_MN**2).sum(self.axis)
+        along = (error_MN * self.z_MN).sum(self.axis)
+        return float(torch.where(weight > 0, along**2 / weight, 0.0).sum())
+
+
+@dataclass(slots=True)
 class Projections:
     """Collects the plans' projections by ``add``, then measures a candidate's error against what they allow."""
 
@@ -47,6 +76,7 @@ class Projections:
     blocks: Blocks
     directions: Mapping[str, Tensor]
     _found: dict[str, _Direction] = field(default_factory=dict)
+    _gains: list[_Gains] = field(default_factory=list)
     _mean_N: Tensor | None = None
     _square_N: Tensor | None = None
 
@@ -63,11 +93,13 @@ class Projections:
                 d_MN,
                 square,
                 float((q2_MN * d_MN**2).sum().sqrt()) / square,
-                _quantile(effective),
+                students(effective),
                 SYSTEMATIC * float((self._matrix(self.z) * d_MN).abs().sum()) / square,
             )
         if self.blocks.M >= FEW_ROWS and self.blocks.N > 1:
             self._mean_N, self._square_N = torch.zeros_like(q2_MN[0]), q2_MN.mean(0)
+            z_MN = self._matrix(self.z)
+            self._gains = [_Gains.of(z_MN, q2_MN, axis) for axis in (1, 0)]
 
     def add(self, s: Tensor) -> None:
         """Take in one plan's error: |its own projection| + lambda sd, the sd over rows, which may be correlated inside."""
@@ -76,24 +108,29 @@ class Projections:
             parts = self._clusters(s_MN * found.d_MN) / found.square
             sd = max(float(parts.square().sum().sqrt()), found.noise)
             found.allowed = max(found.allowed, abs(float(parts.sum())) + found.quantile * sd + found.systematic)
+        for gains in self._gains:
+            gains.square = max(gains.square, gains.projected(s_MN))
         if self._mean_N is not None and self._square_N is not None:
             self._mean_N = torch.maximum(self._mean_N, s_MN.mean(0).abs())
             self._square_N = torch.maximum(self._square_N, s_MN.square().mean(0))
 
     def measure(self, r: Tensor) -> Iterator[Measured]:
-        """(C) gain and directions, in relative units of the parameter, and (D) the channel whose mean is worst."""
+        """(C) gain, directions (in relative units of the parameter), gains by row and column; (D) the worst channel mean."""
         r_MN = self._matrix(r)
         for name, found in self._found.items():
             unit = 1.0 if name == "gain" else PERTURBATION
             observed = abs(float((r_MN * found.d_MN).sum())) / found.square
             yield Measured(name, "tensor", observed * unit, found.allowed * unit)
+        for gains in self._gains:
+            observed = math.sqrt(gains.projected(r_MN))
+            yield Measured(gains.name, "tensor", observed, gains.factor * math.sqrt(gains.square) + gains.systematic)
         if self._mean_N is not None and self._square_N is not None:
             yield self._channel_mean(r_MN, self._mean_N, self._square_N)
 
     def _channel_mean(self, r_MN: Tensor, mean_N: Tensor, square_N: Tensor) -> Measured:
         sd_N = (square_N / self.blocks.M).sqrt()
         floor_N = SYSTEMATIC * self._matrix(self.z).abs().mean(0)
-        allowed_N = mean_N + _quantile(self.blocks.M) * sd_N + floor_N
+        allowed_N = mean_N + students(self.blocks.M) * sd_N + floor_N
         observed_N = r_MN.mean(0).abs()
         n = int((observed_N / allowed_N).argmax())
         return Measured(
@@ -109,15 +146,6 @@ class Projections:
 
     def _clusters(self, products_MN: Tensor) -> Tensor:
         return products_MN.flatten() if self.blocks.M < FEW_ROWS else products_MN.sum(1)
-
-
-def _quantile(terms: float) -> float:
-    """Student's t at FALSE_ALARMS, by its first Cornish-Fisher term (Abramowitz and Stegun 26.7.5).
-
-    The sd is estimated from ``terms`` rows; with few of them the tail is heavier than the normal one.
-    """
-    normal = quantile_of_normal(FALSE_ALARMS)
-    return normal + (normal**3 + normal) / (4 * terms)
 
 
 def directions_of(moved: Mapping[str, Iterable[Tensor]], results: tuple[Tensor, ...]) -> list[dict[str, Tensor]]:

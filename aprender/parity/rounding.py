@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -29,11 +27,3 @@ def ulp(z: Tensor, dtype: torch.dtype) -> Tensor:
 def rounding_variance(z: Tensor, dtype: torch.dtype) -> Tensor:
     """The variance of one correct rounding of ``z`` to ``dtype``, shape of ``z``: an error uniform over one ulp."""
     return ulp(z, dtype).square_().div_(12)
-
-
-def quantile_of_normal(false_alarms: float) -> float:
-    """How many standard deviations a normal variable exceeds, on either side, with probability ``false_alarms``.
-
-    From the tail bound ``2 exp(-l^2 / 2)``, as ``aprender.parity.envelopes.LAMBDA``: 1e-12 gives 7.53.
-    """
-    return math.sqrt(2 * math.log(2 / false_alarms))

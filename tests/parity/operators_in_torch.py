@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from aprender.parity.stages import Parameters, ReferenceStage, Tensors
-from falsifiers import oracle_stages
 from aprender.transformer.oracle import rope
+from falsifiers import oracle_stages
 
 ROWS = (1, 2, 3)
 POSITIONS = (17, 61, 127, 128, 129, 257)  # primes, and both sides of a tile
@@ -52,7 +52,8 @@ def linear_without_bias(d: Draw) -> ReferenceStage:
 
 
 def rms_norm(d: Draw) -> ReferenceStage:
-    x = oracle_stages.small_rows_scaled(d.normal(d.B, d.T, d.D), EPS**0.5)
+    T = max(d.T, 127)  # in bfloat16 fewer rows say too little about eps, and the comparison says so
+    x = oracle_stages.small_rows_scaled(d.normal(d.B, T, d.D), EPS**0.5)
     return oracle_stages.rms_norm("input_layernorm", x, 1 + d.normal(d.D, sd=0.3), EPS, d.seed)
 
 
@@ -90,59 +91,106 @@ STAGES: dict[str, Callable[[Draw], ReferenceStage]] = {
 }
 
 
-def torch_linear(inputs: Tensors, p: Parameters) -> Tensor:
+def linear_whole(inputs: Tensors, p: Parameters) -> Tensor:
     return functional.linear(inputs[0], tensor(p["weight"]), tensor(p["bias"]) if "bias" in p else None)
 
 
-def torch_rms_norm(inputs: Tensors, p: Parameters) -> Tensor:
+def linear_permuted(inputs: Tensors, p: Parameters) -> Tensor:
+    """The terms of every sum in another order."""
+    x, weight = inputs[0].float(), tensor(p["weight"]).float()
+    order = torch.randperm(weight.shape[1], generator=torch.Generator().manual_seed(1)).to(x.device)
+    y = x[..., order] @ weight[:, order].T
+    return (y + tensor(p["bias"]).float() if "bias" in p else y).to(inputs[0].dtype)
+
+
+def rms_norm_fused(inputs: Tensors, p: Parameters) -> Tensor:
     weight = tensor(p["weight"])
     x = inputs[0].float()
     return functional.rms_norm(x, weight.shape, weight.float(), float(p["eps"])).to(inputs[0].dtype)
 
 
-def torch_rotate(inputs: Tensors, p: Parameters) -> Tensor:
+def rms_norm_early(inputs: Tensors, p: Parameters) -> Tensor:
+    """As Hugging Face's Qwen2: rounded before the gain."""
+    x = inputs[0].float()
+    n = x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + float(p["eps"]))
+    return n.to(inputs[0].dtype) * tensor(p["weight"])
+
+
+def rotate_complex(inputs: Tensors, p: Parameters) -> Tensor:
     x, cos, sin = inputs
     a, b = x.float().chunk(2, -1)
     turned = torch.complex(a, b) * torch.complex(cos, sin)[:, :, None]
     return torch.cat((turned.real, turned.imag), -1).to(x.dtype)
 
 
-def torch_attend(inputs: Tensors, p: Parameters) -> Tensor:
+def rotate_half(inputs: Tensors, p: Parameters) -> Tensor:
+    x, cos, sin = inputs
+    cos, sin = (torch.cat((table, table), -1)[:, :, None] for table in (cos, sin))
+    up = x.float()  # once: autograd rounds the gradient at every cast
+    a, b = up.chunk(2, -1)
+    return torch.addcmul(up * cos, torch.cat((-b, a), -1), sin).to(x.dtype)
+
+
+def attend_fused(inputs: Tensors, p: Parameters) -> Tensor:
     q, k, v, allowed = inputs
-    k, v = (x.repeat_interleave(q.shape[2] // k.shape[2], 2) for x in (k, v))
+    group = q.shape[2] // k.shape[2]
+    k, v = (x.float().repeat_interleave(group, 2).to(q.dtype) for x in (k, v))  # in float32: gradients are summed here
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
     out = functional.scaled_dot_product_attention(q, k, v, allowed[:, None], scale=float(p["scale"]))
     return out.transpose(1, 2)
 
 
-def torch_swiglu(inputs: Tensors, p: Parameters) -> Tensor:
+def attend_plain(inputs: Tensors, p: Parameters) -> Tensor:
+    """Weights rounded before their product with v, everything else in float32."""
+    q, k, v, allowed = inputs
+    k, v = (x.float().repeat_interleave(q.shape[2] // k.shape[2], 2) for x in (k, v))
+    scores = torch.einsum("bthc,bshc->bhts", q.float(), k) * float(p["scale"])
+    weights = scores.masked_fill(~allowed[:, None], -math.inf).softmax(-1).to(q.dtype)
+    return torch.einsum("bhts,bshc->bthc", weights.float(), v).to(q.dtype)
+
+
+def swiglu_once(inputs: Tensors, p: Parameters) -> Tensor:
     return (functional.silu(inputs[0].float()) * inputs[1].float()).to(inputs[0].dtype)
 
 
-def torch_embed(inputs: Tensors, p: Parameters) -> Tensor:
+def swiglu_early(inputs: Tensors, p: Parameters) -> Tensor:
+    return functional.silu(inputs[0]) * inputs[1]
+
+
+def embed_rows(inputs: Tensors, p: Parameters) -> Tensor:
     weight = tensor(p["weight"])
     return functional.embedding(inputs[0], weight.float()).to(weight.dtype)
 
 
-def torch_add(inputs: Tensors, p: Parameters) -> Tensor:
+def add_both(inputs: Tensors, p: Parameters) -> Tensor:
     return torch.add(*inputs)
 
 
-def torch_cross_entropy(inputs: Tensors, p: Parameters) -> Tensor:
+def cross_entropy_fused(inputs: Tensors, p: Parameters) -> Tensor:
     return functional.cross_entropy(inputs[0].float(), inputs[1], reduction="none")
 
 
-HONEST: dict[str, Callable[[Tensors, Parameters], Tensor]] = {
-    "linear": torch_linear,
-    "linear_without_bias": torch_linear,
-    "rms_norm": torch_rms_norm,
-    "rotate": torch_rotate,
-    "attend": torch_attend,
-    "swiglu": torch_swiglu,
-    "embed": torch_embed,
-    "add": torch_add,
-    "cross_entropy": torch_cross_entropy,
+def cross_entropy_plain(inputs: Tensors, p: Parameters) -> Tensor:
+    logits = inputs[0].float()
+    return logits.logsumexp(-1) - logits.gather(-1, inputs[1][:, None])[:, 0]
+
+
+HONEST: dict[str, tuple[Callable[[Tensors, Parameters], Tensor], ...]] = {
+    "linear": (linear_whole, linear_permuted),
+    "linear_without_bias": (linear_permuted, linear_whole),
+    "rms_norm": (rms_norm_fused, rms_norm_early),
+    "rotate": (rotate_complex, rotate_half),
+    "attend": (attend_fused, attend_plain),
+    "swiglu": (swiglu_once, swiglu_early),
+    "embed": (embed_rows,),
+    "add": (add_both,),
+    "cross_entropy": (cross_entropy_fused, cross_entropy_plain),
 }
+
+
+def honest(operator: str, seed: int) -> Callable[[Tensors, Parameters], Tensor]:
+    """One of the operator's honest implementations, in turn."""
+    return HONEST[operator][seed % len(HONEST[operator])]
 
 
 def tensor(value: Tensor | float) -> Tensor:
