@@ -1,8 +1,4 @@
-"""Teacher-forced comparison: every stage is fed the reference's inputs, forward and backward, and judged on its own.
-
-No error propagates from one stage to the next, so the first stage that is RED is where the defect is, and several
-defects are seen at once.
-"""
+"""One stage: the candidate is fed the reference's inputs, and each tensor that it returns is judged on its own."""
 
 from __future__ import annotations
 
@@ -12,14 +8,12 @@ from typing import Literal, TypeVar
 import torch
 from torch import Tensor
 
-from aprender.errors import AprenderError
 from aprender.parity import sensitivity
 from aprender.parity.calibration import Calibration, packaged
 from aprender.parity.controls import detection_limit
 from aprender.parity.exact import equal_bits
-from aprender.parity.names import check_names
 from aprender.parity.record import Comparison, StageRecord
-from aprender.parity.stages import Candidate, Gradients, Reference, ReferenceStage, Tensors, as_tuple
+from aprender.parity.stages import Candidate, Gradients, ReferenceStage, Tensors, as_tuple
 from aprender.parity.yardstick import (
     Incomparable,
     Yardsticks,
@@ -32,28 +26,6 @@ from aprender.parity.yardstick import (
 
 Direction = Literal["forward", "backward"]
 Result = TypeVar("Result")
-
-
-def teacher_forced(
-    reference: Reference,
-    candidates: Mapping[str, Candidate],
-    *,
-    backward: bool = True,
-    with_limits: bool = False,
-    calibration: Calibration | None = None,
-) -> Comparison:
-    """Compare every stage in one pass. Raises AprenderError where the two sides do not have the same names."""
-    check_names(reference.names, candidates)
-    records: list[StageRecord] = []
-    seen: list[str] = []
-    for stage in reference.stages():
-        seen.append(stage.name)
-        records += compare_stage(
-            stage, candidates[stage.name], backward=backward, with_limits=with_limits, calibration=calibration
-        ).records
-    if seen != list(reference.names):
-        raise AprenderError(f"the reference promised the stages {list(reference.names)} and made {seen}")
-    return Comparison(tuple(records))
 
 
 def compare_stage(

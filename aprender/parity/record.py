@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, NamedTuple
 
 Verdict = Literal["RED", "ERROR", "GREEN"]  # from worst to best
@@ -149,11 +149,6 @@ class Comparison:
             "elements": sum(record.elements for record in self.records),
             "records": [record.to_json() for record in self.records],
         }
-
-
-def with_reproducer(record: StageRecord, reproducer: Reproducer | None) -> StageRecord:
-    """The same record, and how to see it again on less."""
-    return replace(record, reproducer=reproducer)
 
 
 def _plain(value: Any) -> Any:

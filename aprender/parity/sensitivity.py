@@ -58,7 +58,9 @@ def moved_by_parameters(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
     """The oracle's results with each parameter 10% larger, by name."""
     inputs, parameters = in_float64(stage.inputs, stage.parameters)
     for name, value in parameters.items():
-        yield name, as_tuple(stage.oracle.forward(inputs, {**parameters, name: value * (1 + PERTURBATION)}))
+        if name not in stage.covered:
+            moved = {**parameters, name: value * (1 + PERTURBATION)}
+            yield name, as_tuple(stage.oracle.forward(inputs, moved))
 
 
 def moved_by_inputs(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:

@@ -1,0 +1,93 @@
+"""The smallest reproducer: fewer rows and fewer positions while the stage stays RED."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from aprender.parity.calibration import Calibration
+from aprender.parity.compare import compare_stage
+from aprender.parity.record import Reproducer, StageRecord
+from aprender.parity.stages import Candidate, ReferenceStage
+
+Span = tuple[int, int]
+
+
+def smallest(
+    stage: ReferenceStage, candidate: Candidate, record: StageRecord, calibration: Calibration | None = None
+) -> Reproducer:
+    """Shrink the input of a RED ``record`` to the fewest rows and positions on which its tensor is still RED.
+
+    Halves are tried first, either of them, then ever smaller pieces from either end; positions keep what belongs to them
+    (tables, masks), as ``stage.crop`` says or else every input whose first two axes are rows and positions.
+    """
+    rows, positions = _extent(stage)
+    crop = stage.crop or cropping(stage)
+
+    def ratio(rows: Span, positions: Span) -> float:
+        smaller = crop(slice(*rows), slice(*positions))
+        found = compare_stage(smaller, candidate, backward=record.direction == "backward", calibration=calibration)
+        same = (r for r in found.records if r.direction == record.direction and r.tensor == record.tensor)
+        return next((r.ratio for r in same if r.verdict == "RED"), 0.0)
+
+    best = (0, rows), (0, positions)
+    worst = record.ratio
+    for axis in (1, 0):
+        shrunk = True
+        while shrunk:
+            shrunk = False
+            for span in _shorter(best[axis]):
+                trial = (best[0], span) if axis else (span, best[1])
+                found = ratio(*trial)
+                if found > 1:
+                    best, worst, shrunk = trial, found, True
+                    break
+    final = crop(slice(*best[0]), slice(*best[1]))
+    return Reproducer(stage.seed, *best, tuple(tuple(x.shape) for x in final.inputs), worst)
+
+
+def reproduced(
+    stage: ReferenceStage,
+    candidate: Candidate,
+    records: Sequence[StageRecord],
+    calibration: Calibration | None = None,
+) -> list[StageRecord]:
+    """The same records, the first RED one with its smallest reproducer."""
+    found = list(records)
+    for i, record in enumerate(found):
+        if record.verdict == "RED":
+            found[i] = replace(record, reproducer=smallest(stage, candidate, record, calibration))
+            break
+    return found
+
+
+def cropping(stage: ReferenceStage) -> Callable[[slice, slice], ReferenceStage]:
+    """Cut every input whose first axes are the first input's rows and positions; leave the others whole."""
+    rows, positions = _extent(stage)
+
+    def cut(x: Tensor, r: slice, p: slice) -> Tensor:
+        if positions and x.ndim > 1 and tuple(x.shape[:2]) == (rows, positions):
+            return x[r, p]
+        return x[r] if not positions and x.ndim and len(x) == rows else x
+
+    return lambda r, p: replace(stage, inputs=tuple(cut(x, r, p) for x in stage.inputs), crop=None)
+
+
+def _extent(stage: ReferenceStage) -> tuple[int, int]:
+    """Rows and positions of the first input: [B, T, ...], or tokens [B, T]; (M, 0) where only rows are known."""
+    x = stage.inputs[0]
+    if x.ndim > 2 or (x.ndim == 2 and not x.is_floating_point()):
+        return x.shape[0], x.shape[1]
+    return (len(x) if x.ndim else 1), 0
+
+
+def _shorter(span: Span) -> Iterator[Span]:
+    """The span without its second half, its first, its last quarter, its first ... down to one step."""
+    start, stop = span
+    cut = (stop - start) // 2
+    while cut:
+        yield start, stop - cut
+        yield start + cut, stop
+        cut //= 2
