@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from aprender.parity.projections import PERTURBATION
-from aprender.parity.stages import ReferenceStage, Tensors, as_tuple, in_float64
+from aprender.parity.stages import Parameters, ReferenceStage, Tensors, as_tuple, in_float64
 
 # In envelopes. Float32 settles the mathematics: a parameter that is 0.1% off must still be seen. Sixteen bits prove the
 # rounding plan: there a parameter that is 1% off must be seen, and one that is missing moves 100 envelopes.
@@ -55,12 +55,15 @@ def too_small(z: Tensor, dtype: torch.dtype) -> str:
 
 
 def moved_by_parameters(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
-    """The oracle's results with each parameter 10% larger, by name."""
+    """The oracle's results with each parameter, and each table among the inputs, 10% larger, by name."""
     inputs, parameters = in_float64(stage.inputs, stage.parameters)
     for name, value in parameters.items():
         if name not in stage.covered:
             moved = {**parameters, name: value * (1 + PERTURBATION)}
             yield name, as_tuple(stage.oracle.forward(inputs, moved))
+    for i in sorted(stage.constants - stage.masks):
+        if inputs[i].is_floating_point():
+            yield f"input {i}", _with_input(stage, inputs, parameters, i, inputs[i] * (1 + PERTURBATION))
 
 
 def moved_by_inputs(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
@@ -71,11 +74,15 @@ def moved_by_inputs(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
     inputs, parameters = in_float64(stage.inputs, stage.parameters)
     generator = torch.Generator().manual_seed(stage.seed)
     for i, x in enumerate(inputs):
-        if i in stage.masks or x.dtype == torch.bool:
+        if i in stage.constants | stage.masks or x.dtype == torch.bool:
             continue
         if x.is_floating_point():
             signs = torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1
             perturbed = x * (1 + PERTURBATION * signs)
         else:
             perturbed = x.flatten().roll(1).view_as(x)
-        yield f"input {i}", as_tuple(stage.oracle.forward((*inputs[:i], perturbed, *inputs[i + 1 :]), parameters))
+        yield f"input {i}", _with_input(stage, inputs, parameters, i, perturbed)
+
+
+def _with_input(stage: ReferenceStage, inputs: Tensors, parameters: Parameters, i: int, x: Tensor) -> Tensors:
+    return as_tuple(stage.oracle.forward((*inputs[:i], x, *inputs[i + 1 :]), parameters))
