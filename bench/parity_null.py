@@ -32,7 +32,9 @@ Found = tuple[dict[str, dict[str, float]], Counter[str], int, int]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1000)
-    parser.add_argument("--first", type=int, default=0, help="the first seed: another than the calibration's, to check it")
+    parser.add_argument(
+        "--first", type=int, default=0, help="the first seed: another than the calibration's, to check it"
+    )
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="calibrate: write the table")
@@ -40,8 +42,11 @@ def main() -> None:
     start = time.monotonic()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     jobs = [(seeds[i :: arguments.processes], arguments.device, arguments.write) for i in range(arguments.processes)]
-    with get_context("spawn").Pool(arguments.processes) as pool:
-        parts = pool.starmap(clean_runs, jobs)
+    if arguments.processes == 1:
+        parts = [clean_runs(*jobs[0])]
+    else:
+        with get_context("spawn").Pool(arguments.processes) as pool:
+            parts = pool.starmap(clean_runs, jobs)
     largest: dict[str, dict[str, float]] = {}
     alarms: Counter[str] = Counter()
     for found, raised, _, _ in parts:

@@ -270,9 +270,7 @@ def _attend_by_blocks(inputs: Tensors, parameters: Parameters) -> Tensor:
     return (out / torch.where(total == 0, 1.0, total)).transpose(1, 2).to(inputs[0].dtype)
 
 
-def _attend_vjp(
-    rounded: bool, steps: bool, inputs: Tensors, parameters: Parameters, d_outputs: Tensors
-) -> Gradients:
+def _attend_vjp(rounded: bool, steps: bool, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
     """As FlashAttention writes it (arXiv 2205.14135, algorithm 4).
 
     Weights from the stored logarithm of their sum, the row sum from the output and dout. ``rounded``: weights and the
@@ -305,5 +303,3 @@ def small_rows_scaled(x_BTD: Tensor, rms: float) -> Tensor:
     factor = torch.exp2(torch.round(torch.log2(rms / row_rms)))
     small = torch.arange(x_BTD.shape[-2], device=x_BTD.device) % 2 == 1
     return torch.where(small[:, None], x_BTD * factor.to(x_BTD.dtype), x_BTD)
-
-

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -85,11 +85,23 @@ def _backward(stage: ReferenceStage, candidate: Candidate, calibration: Calibrat
     def gradients(inputs: Tensors) -> Gradients:
         _, saved = candidate.forward(*inputs)
         d_inputs, d_parameters = candidate.backward(saved, d_outputs[0] if len(d_outputs) == 1 else d_outputs)
-        return Gradients((d_inputs,) if isinstance(d_inputs, Tensor) else tuple(d_inputs), d_parameters)
+        return Gradients(_placed(stage, d_inputs), d_parameters)
 
     found = named_gradients(_unchanged(stage, gradients))
     check_same_form(yardsticks.of, found, yardsticks)
     yield from _judged(stage, "backward", found, yardsticks, with_limits=False)
+
+
+def _placed(stage: ReferenceStage, d_inputs: Any) -> tuple[Tensor | None, ...]:
+    """A gradient (or None) for each input: a candidate may leave out the inputs that have none."""
+    given = (d_inputs,) if isinstance(d_inputs, Tensor) else tuple(d_inputs)
+    places = stage.differentiable()
+    if len(given) == len(stage.inputs):
+        return given
+    if len(given) != len(places):
+        raise Incomparable(f"backward returns {len(given)} gradients of inputs, {len(places)} inputs have one")
+    by_place = dict(zip(places, given, strict=True))
+    return tuple(by_place.get(i) for i in range(len(stage.inputs)))
 
 
 def random_gradients(stage: ReferenceStage, outputs: Tensors) -> Tensors:

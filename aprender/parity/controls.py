@@ -107,9 +107,11 @@ def corrupted(y: Tensor, place: tuple[int, ...], size: float) -> Tensor:
 
 def _element_envelope(yardstick: Envelope | Exact, place: tuple[int, ...]) -> float:
     if isinstance(yardstick, Exact):
-        return float(torch.finfo(yardstick.dtype).eps * yardstick.z[place].double().abs().clamp_min(1)) if (
-            yardstick.dtype.is_floating_point
-        ) else 1.0
+        return (
+            float(torch.finfo(yardstick.dtype).eps * yardstick.z[place].double().abs().clamp_min(1))
+            if (yardstick.dtype.is_floating_point)
+            else 1.0
+        )
     return yardstick.element_allowance()
 
 

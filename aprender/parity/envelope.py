@@ -18,7 +18,7 @@ from aprender.parity.calibration import Calibration
 from aprender.parity.projections import Projections
 from aprender.parity.record import Element, Judgement, Measured
 from aprender.parity.rounding import UNIT_ROUNDOFF_ACCUMULATOR, rounding_variance
-from aprender.parity.tails import NORMAL, UNDECLARED, norm_excess
+from aprender.parity.tails import NORMAL, norm_excess, undeclared
 
 # Below this many effective terms one draw of s_j says little about its expectation: the chi-square's lower tail at
 # FALSE_ALARMS, 1 - 2 sqrt(27.6 / n), is a third there.
@@ -50,7 +50,7 @@ class Envelope:
         self._terms = {name: sums**2 / fourth[name] for name, sums in self._noise.items()}
         self._squares = blocks.sums(z**2)
         self._sizes = blocks.sums(torch.ones_like(z))
-        self._projections = Projections(z, q2, blocks, directions or {})
+        self._projections = Projections(z, q2, blocks, directions or {}, undeclared(dtype))
         self._allowed: dict[str, Tensor] = {}
 
     def add(self, y: Tensor) -> None:
@@ -73,7 +73,9 @@ class Envelope:
         alarming = [m for m in measured if m.alarms]
         worst = max(alarming, key=lambda m: m.ratio, default=None)
         norm = float(self.z.square().sum().sqrt())
-        return Judgement(worst, tuple(measured), self._element(r, y, worst), _ratio(float(r.square().sum().sqrt()), norm))
+        return Judgement(
+            worst, tuple(measured), self._element(r, y, worst), _ratio(float(r.square().sum().sqrt()), norm)
+        )
 
     def rounded(self) -> Tensor:
         """The oracle's result rounded once to the dtype in question: the best that a candidate can return."""
@@ -90,7 +92,7 @@ class Envelope:
         are zero by the mathematics (structural cancellation, masks) beside a tensor that is not: there the terms that
         cancel, of the tensor's size, leave their accumulator's rounding behind, and no relative rule holds.
         """
-        c = UNDECLARED * norm_excess(self._terms[name])
+        c = undeclared(self.dtype) * norm_excess(self._terms[name])
         rms = (self._squares["tensor"] / self.z.numel()).sqrt()
         size = self._sizes[name]
         zero = self._squares[name] <= (UNIT_ROUNDOFF_ACCUMULATOR * rms) ** 2 * size
@@ -110,7 +112,7 @@ class Envelope:
         """(B): a coarse net. The second term is what one rounding does to values of the size of 0.3 and more."""
         y = self.rounded()
         granularity = float((y + 0.3 - 0.3 - y).abs().max())
-        allowed = MAX_NET * (self.largest_error + granularity)
+        allowed = max(MAX_NET, undeclared(self.dtype)) * (self.largest_error + granularity)
         return self._scaled(Measured("max", "tensor", float(r.abs().max()), allowed))
 
     def _scaled(self, measured: Measured) -> Measured:

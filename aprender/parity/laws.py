@@ -80,7 +80,9 @@ def padding(model: Model, padded: Model, x_BT: Tensor, places_BT: Tensor, allowe
     return _merged(records, "nothing is padded" if bool(places_BT.all()) else "")
 
 
-def cached_decode(prefill: Model, decode: Callable[[Tensor], Iterator[Tensor]], x_BT: Tensor, allowed: float) -> LawRecord:
+def cached_decode(
+    prefill: Model, decode: Callable[[Tensor], Iterator[Tensor]], x_BT: Tensor, allowed: float
+) -> LawRecord:
     """Decoding step by step gives what one prefill gives: ``decode(x_BT)`` yields the outputs [B, t, ...] of each step."""
     steps = torch.cat(list(decode(x_BT)), 1)
     record = compared("cached decode = prefill", prefill(x_BT), steps, allowed)
@@ -127,7 +129,9 @@ def scale_response(norm: Callable[[Tensor], Tensor], x: Tensor, eps: float, fact
     expected = factor * ((m + eps) / (factor**2 * m + eps)).sqrt()
     plain, scaled = norm(x).double(), norm(x * factor).double()
     difference = (scaled - plain * expected).abs()
-    worst = float((difference / (plain * expected).abs().clamp_min(torch.finfo(x.dtype).tiny)).nan_to_num(math.inf).max())
+    worst = float(
+        (difference / (plain * expected).abs().clamp_min(torch.finfo(x.dtype).tiny)).nan_to_num(math.inf).max()
+    )
     record = LawRecord("scale response", x.numel(), int(worst > allowed), worst, allowed)
     seen = float((expected - 1).abs().max())
     return record if seen > 10 * allowed else _vacuous(record, f"eps moves no row by more than {seen:.1e}")

@@ -45,9 +45,7 @@ class ModuleComparison:
     Neither module is changed: copies in evaluation mode are compared, parameters rounded to ``options.dtype``.
     """
 
-    def __init__(
-        self, reference: nn.Module, candidate: nn.Module, pairs: Mapping[str, str], options: Options
-    ) -> None:
+    def __init__(self, reference: nn.Module, candidate: nn.Module, pairs: Mapping[str, str], options: Options) -> None:
         self.pairs, self.options = pairs, options
         self.candidate = in_dtype(candidate, options.dtype)
         self.plain = in_dtype(reference, options.dtype)
@@ -121,7 +119,9 @@ class ModuleComparison:
             constants=call.constants,
             masks=call.masks,
             exact=frozenset({"output"}) if isinstance(ours, nn.Embedding) else frozenset(),
-            covered=frozenset(own for own in parameters if f"{name}.{own}".rpartition(".")[0] in self.pairs.keys() - {name}),
+            covered=frozenset(
+                own for own in parameters if f"{name}.{own}".rpartition(".")[0] in self.pairs.keys() - {name}
+            ),
             seed=self.options.seed,
         )
         _check_stateless(stage)

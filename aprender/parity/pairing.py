@@ -34,7 +34,9 @@ def paired(
         if partner in theirs:
             pairs[name] = partner
         elif partner is not None and (_holds_parameters(module) or partner != name):
-            problems.append(f"{name!r}{'' if partner == name else f' (mapped to {partner!r})'}{nearest(partner, theirs)}")
+            problems.append(
+                f"{name!r}{'' if partner == name else f' (mapped to {partner!r})'}{nearest(partner, theirs)}"
+            )
     _check_patterns(rules, reference)
     inside = {partner for name, partner in pairs.items() if partner != name or name in rules}
     unclaimed = [

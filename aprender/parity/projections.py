@@ -17,7 +17,7 @@ from torch import Tensor
 from aprender.parity.blocks import Blocks
 from aprender.parity.record import Measured
 from aprender.parity.rounding import UNIT_ROUNDOFF_ACCUMULATOR
-from aprender.parity.tails import UNDECLARED, norm_excess, students
+from aprender.parity.tails import norm_excess, students
 
 # Elementary functions may be off in one direction all along: CUDA documents 2 ulp for expf, 2 for rsqrtf, in the
 # accumulator's precision (CUDA C Programming Guide, mathematical functions); an operator applies at most two in a row.
@@ -50,14 +50,19 @@ class _Gains:
     systematic: float
 
     @classmethod
-    def of(cls, z_MN: Tensor, q2_MN: Tensor, axis: int) -> _Gains:
+    def of(cls, z_MN: Tensor, q2_MN: Tensor, axis: int, undeclared: float) -> _Gains:
         weight = (z_MN**2).sum(axis)
         variance = torch.where(weight > 0, (q2_MN * z_MN**2).sum(axis) / weight, 0.0)
         square = float(variance.sum())
         terms = variance.sum() ** 2 / (variance**2).sum()
         systematic = SYSTEMATIC * math.sqrt(float(weight.sum()))
         return cls(
-            "row gains" if axis else "column gains", z_MN, axis, square, UNDECLARED * float(norm_excess(terms)), systematic
+            "row gains" if axis else "column gains",
+            z_MN,
+            axis,
+            square,
+            undeclared * float(norm_excess(terms)),
+            systematic,
         )
 
     def projected(self, error_MN: Tensor) -> float:
@@ -75,6 +80,7 @@ class Projections:
     q2: Tensor  # the variance of one rounding
     blocks: Blocks
     directions: Mapping[str, Tensor]
+    undeclared: float  # the factor for plans that are not declared
     _found: dict[str, _Direction] = field(default_factory=dict)
     _gains: list[_Gains] = field(default_factory=list)
     _mean_N: Tensor | None = None
@@ -99,7 +105,7 @@ class Projections:
         if self.blocks.M >= FEW_ROWS and self.blocks.N > 1:
             self._mean_N, self._square_N = torch.zeros_like(q2_MN[0]), q2_MN.mean(0)
             z_MN = self._matrix(self.z)
-            self._gains = [_Gains.of(z_MN, q2_MN, axis) for axis in (1, 0)]
+            self._gains = [_Gains.of(z_MN, q2_MN, axis, self.undeclared) for axis in (1, 0)]
 
     def add(self, s: Tensor) -> None:
         """Take in one plan's error: |its own projection| + lambda sd, the sd over rows, which may be correlated inside."""

@@ -64,15 +64,21 @@ def reproduced(
 
 
 def cropping(stage: ReferenceStage) -> Callable[[slice, slice], ReferenceStage]:
-    """Cut every input whose first axes are the first input's rows and positions; leave the others whole."""
+    """Cut the first input by its first two axes, and every other by the axes that are as long as those.
+
+    A length that means something else by chance makes shapes that do not fit: then nothing is cut.
+    """
     rows, positions = _extent(stage)
 
-    def cut(x: Tensor, r: slice, p: slice) -> Tensor:
-        if positions and x.ndim > 1 and tuple(x.shape[:2]) == (rows, positions):
-            return x[r, p]
-        return x[r] if not positions and x.ndim and len(x) == rows else x
+    def cut(i: int, x: Tensor, r: slice, p: slice) -> Tensor:
+        last = min(x.ndim, 2) if i == 0 else x.ndim
+        places = [
+            r if axis == 0 and x.shape[0] == rows else p if positions and x.shape[axis] == positions else slice(None)
+            for axis in range(last)
+        ]
+        return x[tuple(places)]
 
-    return lambda r, p: replace(stage, inputs=tuple(cut(x, r, p) for x in stage.inputs), crop=None)
+    return lambda r, p: replace(stage, inputs=tuple(cut(i, x, r, p) for i, x in enumerate(stage.inputs)), crop=None)
 
 
 def _extent(stage: ReferenceStage) -> tuple[int, int]:

@@ -51,7 +51,9 @@ def vacuous(z: Tensor) -> str:
 def too_small(z: Tensor, dtype: torch.dtype) -> str:
     """Whether it lies where ``dtype`` has few digits left, as a reason, or an empty string."""
     rms = float(z.square().mean().sqrt())
-    return f"its root mean square is {rms:.1e}: too small for {dtype}" if rms < SMALLEST * torch.finfo(dtype).tiny else ""
+    return (
+        f"its root mean square is {rms:.1e}: too small for {dtype}" if rms < SMALLEST * torch.finfo(dtype).tiny else ""
+    )
 
 
 def moved_by_parameters(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:

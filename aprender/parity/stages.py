@@ -98,7 +98,7 @@ class Trainable(Candidate, Protocol):
         """The output, and what backward needs."""
 
     def backward(self, saved: Any, d_output: Any, /) -> tuple[Any, Mapping[str, Tensor]]:
-        """(d_inputs, d_parameters): one tensor or None for each input, and one for each parameter, by name.
+        """(d_inputs, d_parameters): by input, in order (None, or nothing, where there is none); by parameter, by name.
 
         ``d_output`` is a tensor, or a tuple of them where the output is one.
         """

@@ -69,7 +69,9 @@ def of_gradients(stage: ReferenceStage, d_outputs: Tensors, calibration: Calibra
     return Yardsticks(_measured(stage, z, plans, calibration, [{} for _ in z]))
 
 
-def vjp(operator: Operator, inputs: Tensors, parameters: Parameters, d_outputs: Tensors, stage: ReferenceStage) -> Gradients:
+def vjp(
+    operator: Operator, inputs: Tensors, parameters: Parameters, d_outputs: Tensors, stage: ReferenceStage
+) -> Gradients:
     """The operator's own VJP, or autograd's."""
     if operator.vjp is not None:
         return operator.vjp(inputs, parameters, d_outputs)

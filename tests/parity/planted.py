@@ -212,9 +212,7 @@ PLANTED: Mapping[str, Planted] = {
     "F30 rotate-half sign wrong": Planted(
         "rope", with_inputs(rotate_complex, lambda x, cos, sin: (torch.cat((x[..., :9], -x[..., 9:]), -1), cos, sin))
     ),
-    "RoPE tables in bf16": Planted(
-        "rope", with_inputs(rotate_complex, lambda x, cos, sin: (x, BF16(cos), BF16(sin)))
-    ),
+    "RoPE tables in bf16": Planted("rope", with_inputs(rotate_complex, lambda x, cos, sin: (x, BF16(cos), BF16(sin)))),
     "F32 RoPE also on V": Planted(
         "attention",
         with_inputs(attend_fused, lambda q, k, v, seen: (q, k, rotate()((v,), {}), seen)),
@@ -274,7 +272,9 @@ PLANTED: Mapping[str, Planted] = {
     "F107 o_proj not loaded": Planted("o_proj", with_parameter(linear_whole, "weight", _drop)),
     "F110 K tail dropped": Planted("o_proj", with_parameter(linear_whole, "weight", tail_zero(8, 1))),
     "F111 N tail not written": Planted("o_proj", then(linear_whole, tail_zero(8, -1))),
-    "F118 column 0 zero": Planted("o_proj", with_parameter(linear_whole, "weight", lambda w: w * (torch.arange(D) > 0))),
+    "F118 column 0 zero": Planted(
+        "o_proj", with_parameter(linear_whole, "weight", lambda w: w * (torch.arange(D) > 0))
+    ),
     "F119 weights in bf16": Planted("o_proj", with_parameter(linear_whole, "weight", BF16), float32_only=True),
     "F120 weights in fp8": Planted("o_proj", with_parameter(linear_whole, "weight", in_dtype(torch.float8_e4m3fn))),
     "F121 bf16 bits read as fp16": Planted(
