@@ -54,7 +54,13 @@ def main() -> None:
         for dtype, ratios in found.items():
             own = largest.setdefault(dtype, {})
             own |= {name: max(ratio, own.get(name, 0.0)) for name, ratio in ratios.items()}
-    report(largest, alarms, [sum(part[i] for part in parts) for i in (2, 3)], time.monotonic() - start, arguments)
+    report(
+        largest,
+        alarms,
+        [sum(part[2] for part in parts), sum(part[3] for part in parts)],
+        time.monotonic() - start,
+        arguments,
+    )
     if arguments.write:
         write(largest, arguments.device, arguments.seeds)
 

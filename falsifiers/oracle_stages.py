@@ -2,13 +2,14 @@
 
 What is legal: values are stored in the candidate's dtype p, every sum is taken in float32 in any order, and results are
 rounded to p once. Besides that a plan may round where kernels in use do: a normalised value before its gain, silu(gate)
-before its product with up, attention's weights before their product with v.
+before its product with up, attention's weights before their product with v (attention is in ``oracle_attention_stage``).
+
+``gradients`` is the dtype of parameters' gradients where it is not the parameters' own: kernels that keep float32 ones
+are held to float32.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from functools import partial
 from itertools import pairwise
 
@@ -17,36 +18,47 @@ from torch import Tensor
 
 from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
-from aprender.transformer.oracle import attention, operators, rope
+from aprender.transformer.config import RopeScaling
+from aprender.transformer.oracle import operators, rope
 
 HEADS = Layout(rows=2, heads=2)
-LOG2_E = math.log2(math.e)  # GPUs have exp2 in hardware; kernels multiply scores by this
-KEY_BLOCK = 64  # the tile of keys of an online softmax
 
 
-def linear(name: str, x_BTK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None, seed: int = 0) -> ReferenceStage:
+def linear(
+    name: str,
+    x_BTK: Tensor,
+    weight_NK: Tensor,
+    bias_N: Tensor | None = None,
+    seed: int = 0,
+    gradients: torch.dtype | None = None,
+) -> ReferenceStage:
     """``x W^T + b``: one product, four partial sums, or one term after the other."""
     K = weight_NK.shape[1]
     parameters = {"weight": weight_NK} | ({} if bias_N is None else {"bias": bias_N})
-    plans = {f"{splits} partial sums": _linear(splits) for splits in dict.fromkeys((1, min(4, K), K))}
-    return ReferenceStage(name, (x_BTK,), parameters, _linear(1), plans, seed=seed)
+    plans = {f"{splits} partial sums": _linear(splits, gradients) for splits in dict.fromkeys((1, min(4, K), K))}
+    return ReferenceStage(name, (x_BTK,), parameters, _linear(1, None), plans, seed=seed)
 
 
-def rms_norm(name: str, x_BTD: Tensor, gain_D: Tensor, eps: float, seed: int = 0) -> ReferenceStage:
+def rms_norm(
+    name: str, x_BTD: Tensor, gain_D: Tensor, eps: float, seed: int = 0, gradients: torch.dtype | None = None
+) -> ReferenceStage:
     """RMSNorm: rounded once, or the normalised value before the gain as well."""
 
     def forward(early: bool, inputs: Tensors, parameters: Parameters) -> Tensor:
-        (x,), gain, eps = inputs, _tensor(parameters["weight"]), float(parameters["eps"])
-        n = operators.rms_norm(_up(x), torch.ones_like(_up(gain)), eps)
-        return (n.to(x.dtype) * gain if early else n * _up(gain)).to(x.dtype)
+        (x,), gain, eps = inputs, tensor(parameters["weight"]), float(parameters["eps"])
+        n = operators.rms_norm(widened(x), torch.ones_like(widened(gain)), eps)
+        return (n.to(x.dtype) * gain if early else n * widened(gain)).to(x.dtype)
 
     def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
-        (x,), (dy,), gain = inputs, d_outputs, _tensor(parameters["weight"])
-        dx, dgain = operators.rms_norm_vjp(_up(x), _up(gain), float(parameters["eps"]), _up(dy))
-        return Gradients((dx.to(x.dtype),), {"weight": dgain.to(gain.dtype)})
+        (x,), (dy,), gain = inputs, d_outputs, tensor(parameters["weight"])
+        dx, dgain = operators.rms_norm_vjp(widened(x), widened(gain), float(parameters["eps"]), widened(dy))
+        return Gradients((dx.to(x.dtype),), {"weight": dgain.to(_kept(gain, gradients))})
 
     once, early = partial(forward, False), partial(forward, True)
-    plans = {"rounded once": Operator(once, vjp), "rounded before the gain": Operator(early)}
+    plans = {
+        "rounded once": Operator(once, vjp),
+        "rounded before the gain": Operator(early, None if gradients is None else vjp),
+    }
     parameters: dict[str, Tensor | float] = {"weight": gain_D, "eps": eps}
     return ReferenceStage(name, (x_BTD,), parameters, Operator(once, vjp), plans, seed=seed)
 
@@ -56,11 +68,11 @@ def rotate(name: str, x_BTHC: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, seed: in
 
     def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
         x, cos, sin = inputs
-        return rope.rotate(_up(x), *_like(_up(x), cos, sin)).to(x.dtype)
+        return rope.rotate(widened(x), *_like(widened(x), cos, sin)).to(x.dtype)
 
     def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
         (x, cos, sin), (dy,) = inputs, d_outputs
-        return Gradients((rope.rotate_vjp(_up(dy), *_like(_up(x), cos, sin)).to(x.dtype), None, None), {})
+        return Gradients((rope.rotate_vjp(widened(dy), *_like(widened(x), cos, sin)).to(x.dtype), None, None), {})
 
     operator = Operator(forward, vjp)
     layouts = {"output": HEADS, "d_input 0": HEADS}
@@ -70,37 +82,27 @@ def rotate(name: str, x_BTHC: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, seed: in
     )
 
 
-def attend(
-    name: str, q_BTHC: Tensor, k_BSGC: Tensor, v_BSGC: Tensor, allowed_BTS: Tensor, scale: float, seed: int = 0
+def rotate_at(
+    name: str, x_BTHC: Tensor, positions_BT: Tensor, theta: float, scaling: RopeScaling | None = None, seed: int = 0
 ) -> ReferenceStage:
-    """Grouped-query attention: all in float32; weights rounded before v; or by blocks of keys with a running maximum."""
+    """RoPE by positions: tables computed in float64 and rounded to float32, the result rounded once."""
 
-    def oracle(inputs: Tensors, parameters: Parameters) -> Tensor:
-        return attention.attention(*inputs, scale=float(parameters["scale"]))
+    def tables(x: Tensor, positions: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        return rope.tables(positions, x.shape[-1], float(parameters["theta"]), scaling, widened(x).dtype)
 
-    def oracle_vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
-        found = attention.attention_vjp(*inputs, scale=float(parameters["scale"]), dout_BTHC=d_outputs[0])
-        return Gradients((*found, None), {})
+    def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
+        x, positions = inputs
+        return rope.rotate(widened(x), *tables(x, positions, parameters)).to(x.dtype)
 
-    plans = {
-        "float32 inside": Operator(partial(_attend, False, False), partial(_attend_vjp, False, False)),
-        "term by term": Operator(partial(_attend, False, True), partial(_attend_vjp, False, True)),
-        "weights rounded": Operator(partial(_attend, True, False), partial(_attend_vjp, True, False)),
-        "blocks of keys": Operator(_attend_by_blocks, partial(_attend_vjp, True, True)),
-    }
-    layouts = dict.fromkeys(("output", "d_input 0", "d_input 1", "d_input 2"), HEADS)
+    def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+        (x, positions), (dy,) = inputs, d_outputs
+        return Gradients((rope.rotate_vjp(widened(dy), *tables(x, positions, parameters)).to(x.dtype), None), {})
+
+    operator = Operator(forward, vjp)
+    layouts = {"output": HEADS, "d_input 0": HEADS}
+    inputs = (x_BTHC, positions_BT)
     return ReferenceStage(
-        name,
-        (q_BTHC, k_BSGC, v_BSGC, allowed_BTS),
-        {"scale": scale},
-        Operator(oracle, oracle_vjp),
-        plans,
-        masks=frozenset({3}),
-        layouts=layouts,
-        seed=seed,
-        crop=lambda rows, places: attend(
-            name, *(x[rows, places] for x in (q_BTHC, k_BSGC, v_BSGC)), allowed_BTS[rows, places, places], scale, seed
-        ),
+        name, inputs, {"theta": theta}, operator, {"rounded once": operator}, layouts=layouts, seed=seed
     )
 
 
@@ -110,12 +112,12 @@ def swiglu(name: str, gate_BTF: Tensor, up_BTF: Tensor, seed: int = 0) -> Refere
     def forward(early: bool, inputs: Tensors, parameters: Parameters) -> Tensor:
         gate, up = inputs
         if early:
-            return operators.swiglu(_up(gate), torch.ones_like(_up(up))).to(gate.dtype) * up
-        return operators.swiglu(_up(gate), _up(up)).to(gate.dtype)
+            return operators.swiglu(widened(gate), torch.ones_like(widened(up))).to(gate.dtype) * up
+        return operators.swiglu(widened(gate), widened(up)).to(gate.dtype)
 
     def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
         (gate, up), (dy,) = inputs, d_outputs
-        dgate, dup = operators.swiglu_vjp(_up(gate), _up(up), _up(dy))
+        dgate, dup = operators.swiglu_vjp(widened(gate), widened(up), widened(dy))
         return Gradients((dgate.to(gate.dtype), dup.to(up.dtype)), {})
 
     once, early = partial(forward, False), partial(forward, True)
@@ -123,16 +125,18 @@ def swiglu(name: str, gate_BTF: Tensor, up_BTF: Tensor, seed: int = 0) -> Refere
     return ReferenceStage(name, (gate_BTF, up_BTF), {}, Operator(once, vjp), plans, seed=seed)
 
 
-def embed(name: str, tokens_BT: Tensor, weight_VD: Tensor, seed: int = 0) -> ReferenceStage:
+def embed(
+    name: str, tokens_BT: Tensor, weight_VD: Tensor, seed: int = 0, gradients: torch.dtype | None = None
+) -> ReferenceStage:
     """Row lookup: exact; its gradient is a sum in float32."""
 
     def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
-        return operators.embed(_tensor(parameters["weight"]), inputs[0])
+        return operators.embed(tensor(parameters["weight"]), inputs[0])
 
     def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
-        (tokens,), (dx,), weight = inputs, d_outputs, _tensor(parameters["weight"])
-        dweight = operators.embed_vjp(tokens, _up(dx), len(weight))
-        return Gradients((None,), {"weight": dweight.to(weight.dtype)})
+        (tokens,), (dx,), weight = inputs, d_outputs, tensor(parameters["weight"])
+        dweight = operators.embed_vjp(tokens, widened(dx), len(weight))
+        return Gradients((None,), {"weight": dweight.to(_kept(weight, gradients))})
 
     operator = Operator(forward, vjp)
     plans = {"exact": operator}
@@ -152,16 +156,16 @@ def cross_entropy(name: str, logits_MV: Tensor, targets_M: Tensor, seed: int = 0
     """Nats per token in float32: straight; or the sum in four parts and the softmax from the stored logarithm of it."""
 
     def forward(parts: int, inputs: Tensors, parameters: Parameters) -> Tensor:
-        logits, targets = _up(inputs[0]), inputs[1]
+        logits, targets = widened(inputs[0]), inputs[1]
         return _log_sum(logits, parts)[:, 0] - logits.gather(-1, targets[:, None])[:, 0]
 
     def vjp(parts: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
         (logits, targets), (dloss,) = inputs, d_outputs
         if parts == 1:
-            dlogits = operators.cross_entropy_vjp(_up(logits), targets, _up(dloss))
+            dlogits = operators.cross_entropy_vjp(widened(logits), targets, widened(dloss))
         else:
-            p = torch.exp(_up(logits) - _log_sum(_up(logits), parts))
-            dlogits = _up(dloss)[:, None] * p.scatter_add(-1, targets[:, None], -torch.ones_like(p[:, :1]))
+            p = torch.exp(widened(logits) - _log_sum(widened(logits), parts))
+            dlogits = widened(dloss)[:, None] * p.scatter_add(-1, targets[:, None], -torch.ones_like(p[:, :1]))
         return Gradients((dlogits.to(logits.dtype), None), {})
 
     straight, parts = (Operator(partial(forward, parts), partial(vjp, parts)) for parts in (1, 4))
@@ -178,8 +182,12 @@ def _log_sum(logits_MV: Tensor, parts: int) -> Tensor:
     return torch.log(total) + largest
 
 
-def _up(x: Tensor) -> Tensor:
-    """To what sums are taken in: float32, or float64 for the oracle."""
+def _kept(parameter: Tensor, gradients: torch.dtype | None) -> torch.dtype:
+    return parameter.dtype if gradients is None or parameter.dtype == torch.float64 else gradients
+
+
+def widened(x: Tensor) -> Tensor:
+    """Cast to what sums are taken in: float32, or float64 for the oracle."""
     return x if x.dtype == torch.float64 else x.float()
 
 
@@ -187,25 +195,26 @@ def _like(x: Tensor, *tables: Tensor) -> list[Tensor]:
     return [table.to(x.dtype) for table in tables]
 
 
-def _tensor(value: Tensor | float) -> Tensor:
+def tensor(value: Tensor | float) -> Tensor:
+    """A parameter that is a tensor."""
     assert isinstance(value, Tensor)  # noqa: S101 - which of a stage's parameters are tensors is written a few lines up
     return value
 
 
-def _linear(splits: int) -> Operator:
+def _linear(splits: int, kept: torch.dtype | None) -> Operator:
     def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
-        (x,), weight, bias = inputs, _tensor(parameters["weight"]), parameters.get("bias")
-        y = operators.linear(_up(x), _up(weight), None if bias is None else _up(_tensor(bias)), splits)
+        (x,), weight, bias = inputs, tensor(parameters["weight"]), parameters.get("bias")
+        y = operators.linear(widened(x), widened(weight), None if bias is None else widened(tensor(bias)), splits)
         return y.to(x.dtype)
 
     def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
-        (x,), (dy,), weight = inputs, d_outputs, _tensor(parameters["weight"])
-        x_MK, dy_MN = _up(x).flatten(0, -2), _up(dy).flatten(0, -2)
-        dx = operators.linear(_up(dy), _up(weight).T, None, min(splits, dy.shape[-1]))
+        (x,), (dy,), weight = inputs, d_outputs, tensor(parameters["weight"])
+        x_MK, dy_MN = widened(x).flatten(0, -2), widened(dy).flatten(0, -2)
+        dx = operators.linear(widened(dy), widened(weight).T, None, min(splits, dy.shape[-1]))
         dweight = operators.linear(dy_MN.T, x_MK.T, None, min(splits, len(x_MK)))
-        gradients = {"weight": dweight.to(weight.dtype)}
+        gradients = {"weight": dweight.to(_kept(weight, kept))}
         if "bias" in parameters:
-            gradients["bias"] = _summed(dy_MN, min(splits, len(dy_MN))).to(weight.dtype)
+            gradients["bias"] = _summed(dy_MN, min(splits, len(dy_MN))).to(_kept(weight, kept))
         return Gradients((dx.to(x.dtype),), gradients)
 
     return Operator(forward, vjp)
@@ -218,83 +227,6 @@ def _summed(dy_MN: Tensor, splits: int) -> Tensor:
     for start, stop in pairwise([M * i // splits for i in range(splits + 1)]):
         total = total + dy_MN[start:stop].sum(0)
     return total
-
-
-def _expanded(inputs: Tensors) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """q, k, v as [B, H, T, C] in float32, key/value heads repeated for their group, and who sees whom [B, 1, T, S]."""
-    q, k, v, allowed = inputs
-    group = q.shape[2] // k.shape[2]
-    k, v = (_up(x).transpose(1, 2).repeat_interleave(group, 1) for x in (k, v))
-    return _up(q).transpose(1, 2), k, v, allowed[:, None]
-
-
-def _attend(rounded: bool, steps: bool, inputs: Tensors, parameters: Parameters) -> Tensor:
-    q, k, v, allowed = _expanded(inputs)
-    p = operators.softmax(_scores(steps, q, k, allowed, parameters))
-    if rounded:
-        p = _up(p.to(inputs[0].dtype))
-    return _product(steps, p, v).transpose(1, 2).to(inputs[0].dtype)
-
-
-def _scores(steps: bool, q: Tensor, k: Tensor, allowed: Tensor, parameters: Parameters) -> Tensor:
-    """``scale q k^T`` where allowed; in ``steps`` with the scale multiplied into q."""
-    scale = float(parameters["scale"])
-    scores = _product(True, q * scale, k.mT) if steps else q @ k.mT * scale
-    return torch.where(allowed, scores, -math.inf)
-
-
-def _product(steps: bool, a: Tensor, b: Tensor) -> Tensor:
-    """``a @ b``, in ``steps`` one term of each sum after the other."""
-    if not steps:
-        return a @ b
-    total = torch.zeros_like(a[..., :1] * b[..., :1, :])
-    for i in range(a.shape[-1]):
-        total += a[..., i : i + 1] * b[..., i : i + 1, :]
-    return total
-
-
-def _attend_by_blocks(inputs: Tensors, parameters: Parameters) -> Tensor:
-    """Milakov and Gimelshein 2018 (arXiv 1805.02867), as FlashAttention tiles it: rounded weights, divided at the end."""
-    q, k, v, allowed = _expanded(inputs)
-    largest = torch.full_like(q[..., :1], -math.inf)
-    total, out = torch.zeros_like(largest), torch.zeros_like(q)
-    for start in range(0, k.shape[2], KEY_BLOCK):
-        block = slice(start, start + KEY_BLOCK)
-        scores = torch.where(allowed[..., block], q @ k[:, :, block].mT * float(parameters["scale"]), -math.inf)
-        new = torch.maximum(largest, scores.amax(-1, keepdim=True))
-        shift = torch.where(new == -math.inf, 0.0, new)
-        p, keep = torch.exp(scores - shift), torch.exp(largest - shift)
-        total = total * keep + p.sum(-1, keepdim=True)
-        out = out * keep + _up(p.to(inputs[0].dtype)) @ v[:, :, block]
-        largest = new
-    return (out / torch.where(total == 0, 1.0, total)).transpose(1, 2).to(inputs[0].dtype)
-
-
-def _attend_vjp(rounded: bool, steps: bool, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
-    """As FlashAttention writes it (arXiv 2205.14135, algorithm 4).
-
-    Weights from the stored logarithm of their sum, the row sum from the output and dout. ``rounded``: weights and the
-    scores' gradients are stored. ``steps``: sums are taken term by term, exponents have base 2, and the gradients of k and v of each query head
-    are stored before their group's sum.
-    """
-    q, k, v, allowed = _expanded(inputs)
-    dtype, scale = inputs[0].dtype, float(parameters["scale"])
-    dout = _up(d_outputs[0]).transpose(1, 2)
-    scores = _scores(steps, q, k, allowed, parameters)
-    log_sum = scores.logsumexp(-1, keepdim=True)
-    log_sum = torch.where(log_sum == -math.inf, 0.0, log_sum)
-    p = torch.exp2(scores * LOG2_E - log_sum * LOG2_E) if steps else torch.exp(scores - log_sum)
-    out = _product(steps, p, v)
-    if rounded:
-        out = _up(out.to(dtype))
-    ds = p * (_product(steps, dout, v.mT) - (dout * out).sum(-1, keepdim=True))
-    if rounded:
-        p, ds = _up(p.to(dtype)), _up(ds.to(dtype))
-    by_head = (scale * _product(steps, ds.mT, q), _product(steps, p.mT, dout))
-    groups = (inputs[1].shape[2], q.shape[1] // inputs[1].shape[2])
-    dk, dv = (_up(x.to(dtype) if steps else x).unflatten(1, groups).sum(2) for x in by_head)
-    found = (x.transpose(1, 2).to(dtype) for x in (scale * _product(steps, ds, k), dk, dv))
-    return Gradients((*found, None), {})
 
 
 def small_rows_scaled(x_BTD: Tensor, rms: float) -> Tensor:

@@ -59,10 +59,10 @@ def running_mean(attend: Attend, q_BTHC: Tensor, v_BSGC: Tensor) -> LawRecord:
 def one_hot_values(attend: Attend, q_BTHC: Tensor, k_BSGC: Tensor, scale: float) -> LawRecord:
     """With V one-hot the output *is* the matrix of probabilities: the softmax of the causal scores, C keys at a time.
 
-    Proves scale, mask and softmax apart from V. Allowed: an error in a score moves a probability by as much, relatively;
-    scores are sums of C products.
+    Proves scale, mask and softmax apart from V. Allowed: an error in a score moves a probability by as much,
+    relatively; scores are sums of C products.
     """
-    B, S, G, C = k_BSGC.shape
+    _, S, G, C = k_BSGC.shape
     group = q_BTHC.shape[2] // G
     k = k_BSGC.double().repeat_interleave(group, 2)
     scores = scale * torch.einsum("bthc,bshc->bhts", q_BTHC.double(), k)
@@ -105,7 +105,7 @@ def rope_shift(
 
 
 def _pair_norms(q_BTHC: Tensor, k_BTHC: Tensor) -> Tensor:
-    q_BHT, k_BHS = (x.double().norm(dim=-1).transpose(1, 2) for x in (q_BTHC, k_BTHC))
+    q_BHT, k_BHS = (x.double().square().sum(-1).sqrt().transpose(1, 2) for x in (q_BTHC, k_BTHC))
     return q_BHT[..., None] * k_BHS[:, :, None]
 
 

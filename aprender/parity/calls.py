@@ -1,4 +1,4 @@
-"""One call of somebody's module: its tensors taken out, rounded, and put back, also for a partner with another signature."""
+"""One call of somebody's module: its tensors taken out, rounded, and put back, also into another signature."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Call:
 
 
 def bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments that ``module.forward`` takes: by name where it knows the name, the others in order while it needs any.
+    """The arguments that ``module.forward`` takes: by name where it knows the name, others in order while it needs any.
 
     A partner need not take what the reference passes around (masks, caches, flags).
     """

@@ -67,7 +67,7 @@ class Envelope:
         self._allowed = {name: self._allowed_norms(name) for name in sums}
 
     def judge(self, y: Tensor) -> Judgement:
-        """Compare ``y`` (finite, of z's shape, any float dtype) by every statistic: the largest ratio is the verdict."""
+        """Compare ``y`` (finite, of z's shape, of any float dtype) by every statistic; the largest ratio counts."""
         r = y.to(self.z.device).double().sub_(self.z)
         measured = [*self._norms(r), self._max(r), *map(self._scaled, self._projections.measure(r))]
         alarming = [m for m in measured if m.alarms]

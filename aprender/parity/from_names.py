@@ -59,7 +59,7 @@ def compare_named(
 
 
 def random_inputs(module: nn.Module, rows: int, positions: int, seed: int) -> tuple[Tensor, ...]:
-    """What the module's own ``parity_inputs(rows, positions, generator)`` returns, else tokens for its first embedding."""
+    """From the module's own ``parity_inputs(rows, positions, generator)``, else tokens for its first embedding."""
     generator = torch.Generator().manual_seed(seed)
     make = getattr(module, "parity_inputs", None)
     if make is not None:
@@ -94,14 +94,14 @@ def _built(name: str) -> nn.Module:
         sys.path.insert(0, os.getcwd())
     try:
         module = importlib.import_module(place)
-    except Exception as error:  # noqa: BLE001 - importing runs somebody's code
+    except Exception as error:
         raise AprenderError(f"'{place}' can't be imported: {type(error).__name__}: {error}") from error
     build = getattr(module, function, None)
     if build is None:
         raise AprenderError(f"'{place}' has no '{function}'{nearest(function, vars(module))}")
     try:
         built = build()
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         raise AprenderError(f"{name}() raised {type(error).__name__}: {error}") from error
     if not isinstance(built, nn.Module):
         raise AprenderError(f"{name}() returned {type(built).__name__}, not a torch.nn.Module")

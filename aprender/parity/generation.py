@@ -31,8 +31,9 @@ TWICE = 2.0  # the error that any one logit may have, in largest errors of the l
 class GenerationRecord:
     """What a teacher-forced run of ``steps`` positions found.
 
-    ``disagreements``: decidable steps whose argmax differs, and undecidable ones whose token the reference's own rounding
-    could not have chosen; each as (step, candidate's token, oracle's token). Divergences are in nats per step, the largest.
+    ``disagreements``: decidable steps whose argmax differs, and undecidable ones whose token the reference's own
+    rounding could not have chosen; each as (step, candidate's token, oracle's token). ``divergence`` is the largest of
+    a step, in nats.
     """
 
     verdict: Verdict
@@ -55,8 +56,8 @@ def compare_generation(oracle_TV: Tensor, plans: Iterable[Tensor], candidate_TV:
 
     With m_t the oracle's margin between its two best tokens and d_t twice the logit error allowed at step t: where
     m_t > d_t the argmax must agree; elsewhere the candidate's token must be within d_t of the best. On every step
-    KL(oracle || candidate) is at most 4 times that of the rounded reference, and so is its mean over the steps. Less than
-    80% decidable steps: ERROR.
+    KL(oracle || candidate) is at most 4 times that of the rounded reference, and so is its mean over the steps. Less
+    than 80% decidable steps: ERROR.
     """
     problem = _incomparable(oracle_TV, candidate_TV)
     legal = list(plans)

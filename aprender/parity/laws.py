@@ -83,7 +83,7 @@ def padding(model: Model, padded: Model, x_BT: Tensor, places_BT: Tensor, allowe
 def cached_decode(
     prefill: Model, decode: Callable[[Tensor], Iterator[Tensor]], x_BT: Tensor, allowed: float
 ) -> LawRecord:
-    """Decoding step by step gives what one prefill gives: ``decode(x_BT)`` yields the outputs [B, t, ...] of each step."""
+    """Decoding step by step gives what one prefill gives: ``decode(x_BT)`` yields each step's outputs [B, t, ...]."""
     steps = torch.cat(list(decode(x_BT)), 1)
     record = compared("cached decode = prefill", prefill(x_BT), steps, allowed)
     return record if x_BT.shape[1] > 1 else _vacuous(record, "one position needs no cache")
@@ -120,9 +120,9 @@ def bias_only(stage: Callable[[Tensor], Tensor], x: Tensor, bias_N: Tensor) -> L
 
 
 def scale_response(norm: Callable[[Tensor], Tensor], x: Tensor, eps: float, factor: float, allowed: float) -> LawRecord:
-    """RMSNorm of ``factor x`` over that of x is ``factor sqrt((m + eps) / (factor^2 m + eps))``, m the mean square of a row.
+    """RMSNorm of ``factor x`` over that of x is ``factor sqrt((m + eps) / (factor^2 m + eps))``.
 
-    Without eps the two are equal, so this isolates it. ``allowed`` is relative: a few roundings. A power of two as
+    m is the mean square of a row. Without eps the two are equal, so this isolates it. ``allowed`` is relative: a few roundings. A power of two as
     ``factor`` costs none. Vacuous where eps would move no row by more than that.
     """
     m = x.double().square().mean(-1, keepdim=True)
@@ -138,7 +138,7 @@ def scale_response(norm: Callable[[Tensor], Tensor], x: Tensor, eps: float, fact
 
 
 def compared(law: str, right: Tensor, found: Tensor, allowed: float = 0.0) -> LawRecord:
-    """Compare bit for bit (or, with ``allowed``, within it). Another shape or dtype, or NaN, is a difference everywhere."""
+    """Compare bit for bit (or, with ``allowed``, within it). Another shape or dtype, or NaN, is a difference."""
     if right.shape != found.shape or right.dtype != found.dtype:
         return LawRecord(law, right.numel(), right.numel(), math.inf, allowed)
     differs = bits(right) != bits(found)

@@ -44,7 +44,7 @@ class InFloat64(TorchFunctionMode):
         return func(*map(_wide, args), **wide)
 
 
-class TermByTerm(TorchDispatchMode):
+class TermByTerm(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __init_subclass__ has no types
     """Inside, products of matrices sum one term after the other: another legal order, and the one that errs most.
 
     A GPU thread accumulates so; the vectorised sums of a CPU err several times less.

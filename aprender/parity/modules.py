@@ -199,7 +199,7 @@ def _check_stateless(stage: ReferenceStage) -> None:
         )
 
 
-def _nothing(x: Any) -> None:
+def _nothing(x: Any) -> Any:
     return None
 
 

@@ -26,14 +26,17 @@ def paired(
     """
     rules = mapping or {}
     theirs = dict(candidate.named_modules())
-    pairs, problems = {}, []
+    pairs: dict[str, str] = {}
+    problems = []
     for name, module in reference.named_modules():
         if not name or isinstance(module, nn.ModuleList | nn.ModuleDict):
             continue
         partner = _mapped(name, rules)
+        if partner is None:
+            continue
         if partner in theirs:
             pairs[name] = partner
-        elif partner is not None and (_holds_parameters(module) or partner != name):
+        elif _holds_parameters(module) or partner != name:
             problems.append(
                 f"{name!r}{'' if partner == name else f' (mapped to {partner!r})'}{nearest(partner, theirs)}"
             )

@@ -108,7 +108,7 @@ class Projections:
             self._gains = [_Gains.of(z_MN, q2_MN, axis, self.undeclared) for axis in (1, 0)]
 
     def add(self, s: Tensor) -> None:
-        """Take in one plan's error: |its own projection| + lambda sd, the sd over rows, which may be correlated inside."""
+        """Take in one plan's error: |its own projection| + quantile sd, the sd over rows, correlated as they may be inside."""
         s_MN = self._matrix(s)
         for found in self._found.values():
             parts = self._clusters(s_MN * found.d_MN) / found.square
@@ -121,7 +121,7 @@ class Projections:
             self._square_N = torch.maximum(self._square_N, s_MN.square().mean(0))
 
     def measure(self, r: Tensor) -> Iterator[Measured]:
-        """(C) gain, directions (in relative units of the parameter), gains by row and column; (D) the worst channel mean."""
+        """(C) gain, directions (in units of the parameter), gains by row and column; (D) the worst channel mean."""
         r_MN = self._matrix(r)
         for name, found in self._found.items():
             unit = 1.0 if name == "gain" else PERTURBATION

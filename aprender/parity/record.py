@@ -44,9 +44,9 @@ class Measured(NamedTuple):
 
 
 class Element(NamedTuple):
-    """The worst element of the worst block: its index and both values."""
+    """The worst element of the worst block: where it is, and both values."""
 
-    index: tuple[int, ...]
+    place: tuple[int, ...]
     candidate: float
     oracle: float
 
@@ -80,9 +80,9 @@ class Reproducer:
 class StageRecord:
     """One tensor of one stage. ``tensor`` is ``output``, ``d_input 0`` or ``d_parameter weight``.
 
-    ``reason`` says why the verdict is ERROR. ``sensitivity`` is, by parameter, the ratio that the oracle itself would get
-    with that parameter 10% off; ``detection_limit`` the smallest error of one element that is RED, in root mean squares
-    of the oracle's tensor, by place.
+    ``reason`` says why the verdict is ERROR. ``sensitivity`` is, by parameter, the ratio that the oracle itself would
+    get with that parameter 10% off; ``detection_limit`` the smallest error of one element that is RED, in root mean
+    squares of the oracle's tensor, by place.
     """
 
     stage: str

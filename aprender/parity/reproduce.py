@@ -20,11 +20,11 @@ def smallest(
 ) -> Reproducer:
     """Shrink the input of a RED ``record`` to the fewest rows and positions on which its tensor is still RED.
 
-    Halves are tried first, either of them, then ever smaller pieces from either end; positions keep what belongs to them
-    (tables, masks), as ``stage.crop`` says or else every input whose first two axes are rows and positions.
+    Halves are tried first, either of them, then ever smaller pieces from either end. Positions keep what belongs to
+    them: tables and masks are cut with them.
     """
     rows, positions = _extent(stage)
-    crop = stage.crop or cropping(stage)
+    crop = cropping(stage)
 
     def ratio(rows: Span, positions: Span) -> float:
         smaller = crop(slice(*rows), slice(*positions))
@@ -78,7 +78,7 @@ def cropping(stage: ReferenceStage) -> Callable[[slice, slice], ReferenceStage]:
         ]
         return x[tuple(places)]
 
-    return lambda r, p: replace(stage, inputs=tuple(cut(i, x, r, p) for i, x in enumerate(stage.inputs)), crop=None)
+    return lambda r, p: replace(stage, inputs=tuple(cut(i, x, r, p) for i, x in enumerate(stage.inputs)))
 
 
 def _extent(stage: ReferenceStage) -> tuple[int, int]:

@@ -69,9 +69,9 @@ def moved_by_parameters(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
 
 
 def moved_by_inputs(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
-    """The oracle's results with each input perturbed: floats by +-10%, signs by ``stage.seed``; integers moved on by one.
+    """The oracle's results with each input perturbed: floats by +-10%, integers moved on by one place.
 
-    Signs, because operators that normalise do not see a common factor.
+    Signs (drawn from ``stage.seed``), because operators that normalise do not see a common factor.
     """
     inputs, parameters = in_float64(stage.inputs, stage.parameters)
     generator = torch.Generator().manual_seed(stage.seed)

@@ -26,7 +26,7 @@ class Slope:
 
 
 def slopes(float32: Comparison, bfloat16: Comparison) -> list[Slope]:
-    """Of every tensor that both runs compared and that is stored in either dtype (not exact ones, which have no error)."""
+    """Of every tensor that both runs compared, each in its dtype; not of exact ones, which have no error."""
     fine = {(r.stage, r.tensor): r for r in float32.records if r.dtype == "float32"}
     found = []
     for coarse in bfloat16.records:

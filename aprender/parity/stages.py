@@ -49,9 +49,8 @@ class ReferenceStage:
 
     ``constants`` are the inputs (by index) that nobody differentiates by: tables, masks. ``masks``, among them, are not
     perturbed either. ``exact`` names the tensors (``output``, ``d_input 0``, ``d_parameter weight``) that admit no
-    rounding but one correct one and are compared bit by bit. ``layouts`` says by the same names how axes are read;
-    ``crop(rows, positions)`` makes the stage on a part of its input, for the smallest reproducer. ``covered`` names
-    parameters that a stage inside this one answers for: they need not show here.
+    rounding but one correct one and are compared bit by bit. ``layouts`` says by the same names how axes are read.
+    ``covered`` names parameters that a stage inside this one answers for: they need not show here.
     """
 
     name: str
@@ -65,7 +64,6 @@ class ReferenceStage:
     covered: frozenset[str] = frozenset()
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     seed: int = 0
-    crop: Callable[[slice, slice], ReferenceStage] | None = None
 
     def differentiable(self) -> tuple[int, ...]:
         """Which inputs have a gradient."""

@@ -1,4 +1,4 @@
-"""From a reference stage to what its tensors are judged by: oracle and plans run, vacuity checked, envelopes measured."""
+"""From a reference stage to what its tensors are judged by: oracle and plans run, vacuity checked, noise measured."""
 
 from __future__ import annotations
 

@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from aprender.parity.stages import Parameters, ReferenceStage, Tensors
 from aprender.transformer.oracle import rope
-from falsifiers import oracle_stages
+from aprender.transformer.oracle.attention import Places
+from falsifiers import oracle_attention_stage, oracle_stages
 
 ROWS = (1, 2, 3)
 POSITIONS = (17, 61, 127, 128, 129, 257)  # primes, and both sides of a tile
@@ -34,6 +35,10 @@ class Draw:
 
     def normal(self, *shape: int, sd: float = 1.0) -> Tensor:
         return (sd * torch.randn(shape, generator=self.generator)).to(self.device, self.dtype)
+
+    def places(self) -> Places:
+        positions = torch.arange(self.T, device=self.device).expand(self.B, -1).contiguous()
+        return Places(positions, torch.zeros_like(positions))
 
     def tables(self) -> tuple[Tensor, Tensor]:
         positions = torch.arange(self.T).expand(self.B, -1)
@@ -63,8 +68,7 @@ def rotate(d: Draw) -> ReferenceStage:
 
 def attend(d: Draw) -> ReferenceStage:
     q, k, v = (d.normal(d.B, d.T, heads, d.C, sd=1.5) for heads in (d.H, d.G, d.G))
-    allowed = torch.ones(d.T, d.T, dtype=torch.bool, device=d.device).tril().expand(d.B, -1, -1)
-    return oracle_stages.attend("attention", q, k, v, allowed, 1 / math.sqrt(d.C), d.seed)
+    return oracle_attention_stage.attend("attention", (q, k, v), d.places(), d.places(), d.C**-0.5, seed=d.seed)
 
 
 def swiglu(d: Draw) -> ReferenceStage:
@@ -132,7 +136,8 @@ def rotate_half(inputs: Tensors, p: Parameters) -> Tensor:
 
 
 def attend_fused(inputs: Tensors, p: Parameters) -> Tensor:
-    q, k, v, allowed = inputs
+    q, k, v, *places = inputs
+    allowed = oracle_attention_stage.seen(places, None)
     group = q.shape[2] // k.shape[2]
     k, v = (x.float().repeat_interleave(group, 2).to(q.dtype) for x in (k, v))  # in float32: gradients are summed here
     q, k, v = (x.transpose(1, 2) for x in (q, k, v))
@@ -142,7 +147,8 @@ def attend_fused(inputs: Tensors, p: Parameters) -> Tensor:
 
 def attend_plain(inputs: Tensors, p: Parameters) -> Tensor:
     """Weights rounded before their product with v, everything else in float32."""
-    q, k, v, allowed = inputs
+    q, k, v, *places = inputs
+    allowed = oracle_attention_stage.seen(places, None)
     k, v = (x.float().repeat_interleave(q.shape[2] // k.shape[2], 2) for x in (k, v))
     scores = torch.einsum("bthc,bshc->bhts", q.float(), k) * float(p["scale"])
     weights = scores.masked_fill(~allowed[:, None], -math.inf).softmax(-1).to(q.dtype)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from aprender.parity.stages import Parameters, ReferenceStage, Tensors
 from aprender.transformer.oracle import rope
-from falsifiers import oracle_stages
+from falsifiers import oracle_attention_stage, oracle_stages
 from tests.parity.operators_in_torch import (
     EPS,
     HONEST,
@@ -47,7 +47,6 @@ def stages(dtype: torch.dtype) -> dict[str, tuple[str, ReferenceStage]]:
     x = d.normal(B, T, D)
     small = oracle_stages.small_rows_scaled(x, EPS**0.5)
     tokens = torch.randint(211, (B, T), generator=d.generator)
-    allowed = torch.ones(T, T, dtype=torch.bool).tril().expand(B, -1, -1)
     q, k, v = (d.normal(B, T, heads, C, sd=1.5) for heads in (H, G, G))
     logits, targets = d.normal(B * T, 211, sd=3.0), torch.randint(211, (B * T,), generator=d.generator)
     weight = d.normal(D, D, sd=1.5 / D**0.5)
@@ -58,7 +57,7 @@ def stages(dtype: torch.dtype) -> dict[str, tuple[str, ReferenceStage]]:
         ("rms_norm", oracle_stages.rms_norm("input_layernorm", small, 1 + d.normal(D, sd=0.3), EPS)),
         ("linear", oracle_stages.linear("q_proj", x, weight, d.normal(D, sd=0.5))),
         ("rotate", oracle_stages.rotate("rope", q, *d.tables())),
-        ("attend", oracle_stages.attend("attention", q, k, v, allowed, 1 / math.sqrt(C))),
+        ("attend", oracle_attention_stage.attend("attention", (q, k, v), d.places(), d.places(), C**-0.5)),
         ("linear_without_bias", oracle_stages.linear("o_proj", x, d.normal(D, D, sd=1.5 / D**0.5))),
         ("add", oracle_stages.add("residual", x, d.normal(B, T, D))),
         ("swiglu", oracle_stages.swiglu("swiglu", gate, up)),
@@ -141,9 +140,9 @@ def rotate(
 
 
 def interleaved(inputs: Tensors, p: Parameters) -> Tensor:
-    x = inputs[0].unflatten(-1, (-1, 2)).transpose(-1, -2).flatten(-2)
-    turned = rotate_complex((x, *inputs[1:]), p)
-    return turned.unflatten(-1, (2, -1)).transpose(-1, -2).flatten(-2)
+    x = torch.cat((inputs[0][..., 0::2], inputs[0][..., 1::2]), -1)
+    a, b = rotate_complex((x, *inputs[1:]), p).chunk(2, -1)
+    return torch.stack((a, b), -1).flatten(-2)
 
 
 def attend(
@@ -155,7 +154,8 @@ def attend(
     softmax: Callable[[Tensor], Tensor] = lambda scores: scores.softmax(-1),
 ) -> Function:
     def function(inputs: Tensors, p: Parameters) -> Tensor:
-        q, k, v, seen = inputs
+        q, k, v, *places = inputs
+        seen = oracle_attention_stage.seen(places, None)
         heads = torch.arange(H) // (H // G)
         k = k[:, :, heads if key_of is None else key_of(torch.arange(H))].float()
         v = v[:, :, heads if value_of is None else value_of(torch.arange(H))].float()
@@ -215,7 +215,7 @@ PLANTED: Mapping[str, Planted] = {
     "RoPE tables in bf16": Planted("rope", with_inputs(rotate_complex, lambda x, cos, sin: (x, BF16(cos), BF16(sin)))),
     "F32 RoPE also on V": Planted(
         "attention",
-        with_inputs(attend_fused, lambda q, k, v, seen: (q, k, rotate()((v,), {}), seen)),
+        with_inputs(attend_fused, lambda q, k, v, *places: (q, k, rotate()((v,), {}), *places)),
     ),
     "F34 GQA map h % kv": Planted("attention", attend(key_of=lambda h: h % G, value_of=lambda h: h % G)),
     "F35 all heads use kv0": Planted("attention", attend(key_of=lambda h: h * 0, value_of=lambda h: h * 0)),
