@@ -2,7 +2,7 @@
 
 What is legal: values are stored in the candidate's dtype p, every sum is taken in float32 in any order, and results are
 rounded to p once. Besides that a plan may round where kernels in use do: a normalised value before its gain, silu(gate)
-before its product with up, attention's weights before their product with v (attention is in ``oracle_attention_stage``).
+before its product with up, attention's weights before their product with v (``oracle_attention_stage``).
 
 ``gradients`` is the dtype of parameters' gradients where it is not the parameters' own: kernels that keep float32 ones
 are held to float32.

@@ -122,8 +122,8 @@ def bias_only(stage: Callable[[Tensor], Tensor], x: Tensor, bias_N: Tensor) -> L
 def scale_response(norm: Callable[[Tensor], Tensor], x: Tensor, eps: float, factor: float, allowed: float) -> LawRecord:
     """RMSNorm of ``factor x`` over that of x is ``factor sqrt((m + eps) / (factor^2 m + eps))``.
 
-    m is the mean square of a row. Without eps the two are equal, so this isolates it. ``allowed`` is relative: a few roundings. A power of two as
-    ``factor`` costs none. Vacuous where eps would move no row by more than that.
+    m is the mean square of a row. Without eps the two are equal, so this isolates it. ``allowed`` is relative: a few
+    roundings; a power of two as ``factor`` costs none. Vacuous where eps would move no row by more than that.
     """
     m = x.double().square().mean(-1, keepdim=True)
     expected = factor * ((m + eps) / (factor**2 * m + eps)).sqrt()

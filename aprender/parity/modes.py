@@ -50,6 +50,9 @@ class TermByTerm(TorchDispatchMode):  # type: ignore[no-untyped-call]  # its __i
     A GPU thread accumulates so; the vectorised sums of a CPU err several times less.
     """
 
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def __torch_dispatch__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:

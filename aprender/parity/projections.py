@@ -108,7 +108,7 @@ class Projections:
             self._gains = [_Gains.of(z_MN, q2_MN, axis, self.undeclared) for axis in (1, 0)]
 
     def add(self, s: Tensor) -> None:
-        """Take in one plan's error: |its own projection| + quantile sd, the sd over rows, correlated as they may be inside."""
+        """Take in one plan's error: |its projection| + quantile * sd, taken over rows: inside one errors correlate."""
         s_MN = self._matrix(s)
         for found in self._found.values():
             parts = self._clusters(s_MN * found.d_MN) / found.square

@@ -1,8 +1,8 @@
 """Wiring: one free run, and every stage's input must be, bit for bit, what the stage before it returned.
 
-Teacher forcing can't see a stale buffer, a residual taken from the wrong place or layers in the wrong order, because
-it feeds every stage itself. The edges are learnt from the reference's own run: where an input of one stage has the bytes
-of an earlier output, so it must be in the candidate. Digests depend on the order of bytes; norms do not, and a
+Teacher forcing can't see a stale buffer, a residual taken from the wrong place or layers in the wrong order: it feeds
+every stage itself. The edges are learnt from the reference's own run: where an input of one stage has the bytes of an
+earlier output, so it must be in the candidate. Digests depend on the order of bytes; norms do not, and a
 permutation passes them.
 """
 

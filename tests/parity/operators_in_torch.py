@@ -138,11 +138,14 @@ def rotate_half(inputs: Tensors, p: Parameters) -> Tensor:
 def attend_fused(inputs: Tensors, p: Parameters) -> Tensor:
     q, k, v, *places = inputs
     allowed = oracle_attention_stage.seen(places, None)
+    dtype = q.dtype
     group = q.shape[2] // k.shape[2]
-    k, v = (x.float().repeat_interleave(group, 2).to(q.dtype) for x in (k, v))  # in float32: gradients are summed here
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+    k, v = (x.float().repeat_interleave(group, 2) for x in (k, v))  # in float32: gradients are summed here
+    # torch's kernel for CPUs adds dK and dV up in bfloat16 from one block of queries to the next: not legal, and RED
+    kernel = torch.float32 if q.device.type == "cpu" else dtype
+    q, k, v = (x.transpose(1, 2).to(kernel) for x in (q, k, v))
     out = functional.scaled_dot_product_attention(q, k, v, allowed[:, None], scale=float(p["scale"]))
-    return out.transpose(1, 2)
+    return out.transpose(1, 2).to(dtype)
 
 
 def attend_plain(inputs: Tensors, p: Parameters) -> Tensor:
@@ -183,7 +186,7 @@ def cross_entropy_plain(inputs: Tensors, p: Parameters) -> Tensor:
 
 HONEST: dict[str, tuple[Callable[[Tensors, Parameters], Tensor], ...]] = {
     "linear": (linear_whole, linear_permuted),
-    "linear_without_bias": (linear_permuted, linear_whole),
+    "linear_without_bias": (linear_whole, linear_permuted),
     "rms_norm": (rms_norm_fused, rms_norm_early),
     "rotate": (rotate_complex, rotate_half),
     "attend": (attend_fused, attend_plain),
