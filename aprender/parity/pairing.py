@@ -20,8 +20,8 @@ def paired(
 
     ``mapping`` has patterns whose ``*`` stands for one part of a name, the n-th on the left for the n-th on the right
     (``model.layers.*.self_attn.q_proj: blocks.*.q``); None means that there is no partner. Names that no pattern
-    matches pair with the same name. Every module that holds parameters must have a partner, or be said to have none, on
-    the reference's side; on the candidate's, have one or lie inside a module that the mapping names (a fused one).
+    matches pair with the same name. Every module that holds parameters must have a partner or be said to have none (on
+    either side); one of the candidate's may also lie inside a module that the mapping names (a fused one).
     Raises AprenderError with all that is unpaired.
     """
     rules = mapping or {}
@@ -45,7 +45,8 @@ def paired(
     unclaimed = [
         f"{name!r}{nearest(name, dict(reference.named_modules()))}"
         for name, module in theirs.items()
-        if name and _holds_parameters(module) and name not in pairs.values() and not _lies_inside(name, inside)
+        if name and _holds_parameters(module) and name not in pairs.values() and _mapped(name, rules) is not None
+        if not _lies_inside(name, inside)
     ]
     if problems or unclaimed or not pairs:
         raise AprenderError(_message(problems, unclaimed))
