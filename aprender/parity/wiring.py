@@ -28,12 +28,14 @@ class Call(NamedTuple):
 
 
 class Edge(NamedTuple):
-    """``stage`` reads, as input ``input``, output ``output`` of ``source``."""
+    """``stage`` reads, as input ``input``, one of ``sources``: (stage, output), the latest last.
+
+    There are several where stages return the same bytes, as a dropout that is switched off does.
+    """
 
     stage: str
     input: int
-    source: str
-    output: int
+    sources: tuple[tuple[str, int], ...]
 
 
 class Fault(NamedTuple):
@@ -71,14 +73,15 @@ def digest(x: Tensor) -> str:
 
 
 def edges_of(calls: Sequence[Call]) -> list[Edge]:
-    """What reads what in a run of the reference: the latest earlier output with the same bytes."""
-    source: dict[str, tuple[str, int]] = {}
+    """What reads what in a run of the reference: the earlier outputs with the same bytes."""
+    sources: dict[str, list[tuple[str, int]]] = {}
     edges = []
     for call in calls:
         for i, given in enumerate(call.inputs):
-            if given in source:
-                edges.append(Edge(call.stage, i, *source[given]))
-        source |= {returned: (call.stage, o) for o, returned in enumerate(call.outputs)}
+            if given in sources:
+                edges.append(Edge(call.stage, i, tuple(sources[given])))
+        for o, returned in enumerate(call.outputs):
+            sources.setdefault(returned, []).append((call.stage, o))
     return edges
 
 
@@ -102,13 +105,15 @@ def _order(reference: Sequence[Call], candidate: Sequence[Call]) -> Iterator[Fau
 
 def _broken(reference: Sequence[Call], candidate: Sequence[Call]) -> Iterator[Fault]:
     calls = {call.stage: call for call in candidate}
+    returned = {(call.stage, o): y for call in candidate for o, y in enumerate(call.outputs)}
     for edge in edges_of(reference):
-        reader, source = calls.get(edge.stage), calls.get(edge.source)
-        if reader is None or source is None or len(reader.inputs) <= edge.input or len(source.outputs) <= edge.output:
-            yield Fault(edge, f"{edge.stage} input {edge.input}: {edge.source} or its reader did not run like this")
-        elif reader.inputs[edge.input] != source.outputs[edge.output]:
+        reader = calls.get(edge.stage)
+        if reader is None or len(reader.inputs) <= edge.input:
+            yield Fault(edge, f"{edge.stage} input {edge.input}: it did not run, or without this input")
+        elif reader.inputs[edge.input] not in (returned.get(source) for source in edge.sources):
+            source, output = edge.sources[-1]
             actual = _origin(reader.inputs[edge.input], candidate)
-            yield Fault(edge, f"{edge.stage} input {edge.input} is {actual}, not output {edge.output} of {edge.source}")
+            yield Fault(edge, f"{edge.stage} input {edge.input} is {actual}, not output {output} of {source}")
 
 
 def _origin(given: str, calls: Sequence[Call]) -> str:

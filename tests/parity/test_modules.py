@@ -32,8 +32,8 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         normed = self.norm(x)
         y = self.proj(x if self.bug == "norm skipped" else normed)
-        residual: Tensor = normed if self.bug == "residual" else x
-        return residual + y
+        out: Tensor = y + (normed if self.bug == "residual" else x)
+        return out
 
 
 class Net(nn.Module):
@@ -77,7 +77,7 @@ def test_a_module_equals_itself_in_every_stage_forward_and_backward(dtype: torch
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 def test_a_wrong_weight_is_found_in_its_submodule(dtype: torch.dtype) -> None:
     wrong = net()
-    wrong.blocks[1].proj.bias.data.zero_()
+    wrong.get_parameter("blocks.1.proj.bias").data.zero_()
     first = compared(net(), wrong, dtype).first
     assert first is not None
     assert (first.stage, first.tensor, first.verdict) == ("blocks.1.proj", "output", "RED")

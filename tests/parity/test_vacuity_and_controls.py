@@ -132,7 +132,7 @@ def test_one_position_is_inconclusive_for_rope_and_attention() -> None:
     for operator in ("rotate", "attend"):
         stage = STAGES[operator](d)
         function = HONEST[operator][0]
-        record = verdict(stage, lambda *inputs, f=function, s=stage: f(inputs, s.parameters))  # type: ignore[misc]
+        record = verdict(stage, lambda *inputs, f=function, s=stage: f(inputs, s.parameters))
         assert record.verdict == "ERROR", operator
         assert "inconclusive" in record.reason
 
