@@ -13,7 +13,7 @@ from aprender.parity.calibration import Calibration, packaged
 from aprender.parity.controls import detection_limit
 from aprender.parity.exact import equal_bits
 from aprender.parity.record import Comparison, StageRecord
-from aprender.parity.stages import Candidate, Gradients, ReferenceStage, Tensors, as_tuple
+from aprender.parity.stages import Candidate, Gradients, ReferenceStage, Tensors, Trainable, as_tuple
 from aprender.parity.yardstick import (
     Incomparable,
     Yardsticks,
@@ -69,6 +69,12 @@ def _forward(
     found = dict(zip(output_names(len(outputs)), outputs, strict=True))
     check_same_form(yardsticks.of, found, yardsticks)
     yield from _judged(stage, "forward", found, yardsticks, with_limits)
+    if isinstance(candidate, Trainable):  # the forward pass that training runs need not be the one that is called
+        trained = _unchanged(stage, lambda inputs: as_tuple(candidate.forward(*inputs)[0]))
+        if len(trained) != len(outputs) or not all(map(equal_bits, trained, outputs)):
+            found = dict(zip(output_names(len(trained)), trained, strict=True))
+            check_same_form(yardsticks.of, found, yardsticks)
+            yield from _judged(stage, "forward", found, yardsticks, with_limits, " of forward()")
 
 
 def _backward(stage: ReferenceStage, candidate: Candidate, calibration: Calibration) -> Iterator[StageRecord]:
@@ -79,7 +85,7 @@ def _backward(stage: ReferenceStage, candidate: Candidate, calibration: Calibrat
     yardsticks = of_gradients(stage, d_outputs, calibration)
     if not yardsticks.of:
         return
-    if not (hasattr(candidate, "forward") and hasattr(candidate, "backward")):
+    if not isinstance(candidate, Trainable):
         raise Incomparable("the candidate has no backward")
 
     def gradients(inputs: Tensors) -> Gradients:
@@ -128,6 +134,7 @@ def _judged(
     found: Mapping[str, Tensor],
     yardsticks: Yardsticks,
     with_limits: bool,
+    whose: str = "",
 ) -> Iterator[StageRecord]:
     for name, y in found.items():
         yardstick = yardsticks.of[name]
@@ -140,7 +147,7 @@ def _judged(
         yield StageRecord(
             stage.name,
             direction,
-            name,
+            f"{name}{whose}",
             "RED" if red else "ERROR" if reason else "GREEN",
             "" if red else reason,
             dtype=str(y.dtype).removeprefix("torch."),

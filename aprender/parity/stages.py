@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -89,6 +89,7 @@ class Candidate(Protocol):
         """The output."""
 
 
+@runtime_checkable
 class Trainable(Candidate, Protocol):
     """A candidate that has a backward pass too."""
 

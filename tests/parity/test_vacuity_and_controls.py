@@ -87,6 +87,18 @@ def test_a_candidate_without_backward_is_an_error_where_backward_is_asked_for() 
     ]
 
 
+def test_the_forward_pass_of_training_is_judged_too() -> None:
+    """It may be another kernel than the one that is called."""
+    stage = linear()
+
+    class TwoRoads(Differentiated):
+        def forward(self, *inputs: Tensor) -> tuple[Any, Any]:
+            return self(*inputs) * 1.01, inputs  # type: ignore[operator]
+
+    comparison = compare_stage(stage, TwoRoads(HONEST["linear"][0], stage.parameters))
+    assert [r.tensor for r in comparison.records if r.verdict == "RED"] == ["output of forward()"]
+
+
 def test_gradients_of_other_names_are_an_error_with_a_hint() -> None:
     stage = linear()
     renamed = {"weigth": stage.parameters["weight"], "bias": stage.parameters["bias"]}
