@@ -124,13 +124,15 @@ def test_several_defects_are_seen_at_once(layer: Layer) -> None:
 
 
 def test_the_smallest_reproducer_is_small_and_names_its_seed(layer: Layer) -> None:
-    """A mask that sees the next key shows on two positions of one row."""
+    """A missing causal mask needs a second position to show, and no more."""
     stage = replace(layer.made["attention"], seed=7)
-    wrong = candidate_of(stage, PLANTED["F53 mask strict"].function)
+    wrong = candidate_of(stage, PLANTED["F52 causal mask missing"].function)
     one = type("One", (), {"names": ["attention"], "stages": lambda self: iter([stage])})()
     comparison: Comparison = teacher_forced(one, {"attention": wrong}, backward=False)
     found = comparison.records[0].reproducer
     assert found is not None
     assert found.seed == 7
     assert found.rows[1] - found.rows[0] == 1
-    assert found.positions[1] - found.positions[0] <= 307
+    assert found.positions[1] - found.positions[0] == 2
+    assert found.shapes[0] == (1, 2, 14, 18)
+    assert found.ratio > 1
