@@ -43,7 +43,7 @@ class Envelope:
         directions: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.z, self.dtype, self.blocks, self.calibration = z, dtype, blocks, calibration
-        self.plans, self.largest_error = 0, 0.0
+        self.largest_error = 0.0
         q2 = rounding_variance(z, dtype)
         self._noise = blocks.sums(q2)  # sums of squares of errors, by block system: the largest over the plans
         fourth = blocks.sums(q2**2)
@@ -56,7 +56,6 @@ class Envelope:
     def add(self, y: Tensor) -> None:
         """Take in what one legal rounding plan returned."""
         s = y.double().sub_(self.z)
-        self.plans += 1
         self.largest_error = max(self.largest_error, float(s.abs().max()))
         self._projections.add(s)
         sums = self.blocks.sums(s**2)
@@ -69,7 +68,8 @@ class Envelope:
     def judge(self, y: Tensor) -> Judgement:
         """Compare ``y`` (finite, of z's shape, of any float dtype) by every statistic; the largest ratio counts."""
         r = y.to(self.z.device).double().sub_(self.z)
-        measured = [*self._norms(r), self._max(r), *map(self._scaled, self._projections.measure(r))]
+        plain = [*self._norms(r), self._max(r), *self._projections.measure(r)]
+        measured = [self._scaled(m, y.device) for m in plain]  # by the calibration of where the candidate ran
         alarming = [m for m in measured if m.alarms]
         worst = max(alarming, key=lambda m: m.ratio, default=None)
         norm = float(self.z.square().sum().sqrt())
@@ -83,7 +83,7 @@ class Envelope:
 
     def element_allowance(self) -> float:
         """What the max net allows one element: the coarsest statistic's envelope."""
-        return self._max(torch.zeros_like(self.z)).allowed
+        return self._scaled(self._max(torch.zeros_like(self.z)), self.z.device).allowed
 
     def _allowed_norms(self, name: str) -> Tensor:
         """(A): allowed = c(n) sqrt(noise) + phi. c is chance (tails.py) and plans that are not declared.
@@ -106,18 +106,17 @@ class Envelope:
             index = int(ratios.argmax())
             observed, allowed = float(squares[index].sqrt()), float(self._allowed[name][index])
             label = self.blocks.label(name, index)
-            yield self._scaled(Measured(f"norm {name}", label, observed, allowed, block=(name, index)))
+            yield Measured(f"norm {name}", label, observed, allowed, block=(name, index))
 
     def _max(self, r: Tensor) -> Measured:
         """(B): a coarse net. The second term is what one rounding does to values of the size of 0.3 and more."""
         y = self.rounded()
         granularity = float((y + 0.3 - 0.3 - y).abs().max())
         allowed = max(MAX_NET, undeclared(self.dtype)) * (self.largest_error + granularity)
-        return self._scaled(Measured("max", "tensor", float(r.abs().max()), allowed))
+        return Measured("max", "tensor", float(r.abs().max()), allowed)
 
-    def _scaled(self, measured: Measured) -> Measured:
-        factor = self.calibration.factor(self.z.device, self.dtype, measured.statistic.split(":")[0])
-        return measured.scaled(factor)
+    def _scaled(self, measured: Measured, device: torch.device) -> Measured:
+        return measured.scaled(self.calibration.factor(device, self.dtype, measured.statistic.split(":")[0]))
 
     def _element(self, r: Tensor, y: Tensor, worst: Measured | None) -> Element:
         system, index = worst.block if worst is not None else ("tensor", 0)
