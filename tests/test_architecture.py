@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "aprender/contracts": set[str](),
     "aprender/falsify": {"contracts"},
     "aprender/reports": {"contracts", "falsify"},
-    "aprender/cli": {"contracts", "falsify", "reports", "formats"},
+    "aprender/cli": {"contracts", "falsify", "reports", "formats", "parity"},
     "aprender/transformer": set[str](),
     "aprender/formats": {"transformer"},
     "aprender/parity": set[str](),

@@ -1,4 +1,4 @@
-"""``apr``: looks into models and converts them. Each command is a module that is imported only when it is asked for."""
+"""``apr``: looks into models, converts and compares them. Each command is a module that is imported only when it is asked for."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from aprender.cli.program import Program
 COMMANDS = {
     "inspect": "print a model's configuration, tensors and tokenizer, and what keeps it from being loaded",
     "convert": "write a model in another format, and read it back",
+    "parity": "compare two torch modules operator by operator, forward and backward",
 }
 
 HELP = """Usage: apr COMMAND [ARGUMENTS]
