@@ -1,4 +1,4 @@
-"""``apr``: looks into models, converts and compares them. Each command is a module that is imported only when it is asked for."""
+"""``apr``: looks into models, converts and compares them. Each command is a module imported only when asked for."""
 
 from __future__ import annotations
 
