@@ -25,7 +25,8 @@ def say(text: str) -> None:
 
 def complain(text: str, program: str = "pv") -> None:
     """Print one problem to standard error."""
-    sys.stderr.write(f"{program}: {text}\n")
+    if sys.stderr is not None:  # it is None where the caller closed it
+        sys.stderr.write(f"{program}: {text}\n")
 
 
 def exit_status(
@@ -35,6 +36,9 @@ def exit_status(
 
     ``refused`` is the code where something that was given can't be used, ``failed`` where the machine or we failed.
     """
+    if sys.stdout is None:
+        complain("error: standard output is closed; there is nowhere to print to", program)
+        return failed
     try:
         status = command()
         sys.stdout.flush()

@@ -55,7 +55,8 @@ def script() -> NoReturn:
     try:
         main(words)
     except SystemExit as end:
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         os._exit(end.code if isinstance(end.code, int) else NOTHING_TO_DO)
 
 

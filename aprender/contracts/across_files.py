@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 
 from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, stem
-from aprender.contracts.findings import Finding, Severity, did_you_mean
+from aprender.contracts.findings import Finding, Hints, Severity
 from aprender.contracts.summary import Named, Summary
 
-_HINTS = 5  # suggestions per set: looking for one among a thousand contracts takes as long as checking one
+_HINTS = 5_000  # names that suggestions may look at, per set: more would take longer than checking the contracts
 _TREE = "contracts"  # where only some files of a tree are validated, the folder of this name is its root
 
 
@@ -54,19 +54,18 @@ def _dependencies(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """REF-005: every contract that is named exists. REF-011: and has the equation that is taken from it."""
     equations = {name: set(summary.equations) for summary in summaries for name in _names(summary)}
     elsewhere = Elsewhere()
-    hints = 0
+    hints = Hints(_HINTS)
     for summary in summaries:
         for name, line, column in summary.needs:
             if bare(name) not in equations and not elsewhere.has(bare(name), summary.file):
-                hint = did_you_mean(name, equations) if hints < _HINTS else ""
-                hints += 1
+                hint = hints.did_you_mean(name, equations)
                 message = f"no contract '{name}' here.{hint} Name one by its file's stem"
                 yield _finding(summary, line, column, "REF-005", message)
         for contract, equation, line, column in summary.takes:
             known = equations.get(bare(contract)) if contract else set(summary.equations)
             if known is not None and equation not in known:
                 where = f"contract '{contract}'" if contract else "this contract"
-                message = f"{where} has no equation '{equation}'.{did_you_mean(equation, known)}"
+                message = f"{where} has no equation '{equation}'.{hints.did_you_mean(equation, known)}"
                 yield _finding(summary, line, column, "REF-011", message)
 
 

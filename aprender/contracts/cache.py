@@ -92,7 +92,7 @@ class Pack:
 
 def _tool_digest() -> str:
     """Changes when any file that a finding depends on does."""
-    parts = [__version__, sys.version, time.strftime("%Y-%m-%d")]
+    parts = [__version__, sys.version, time.strftime("%Y-%m-%d", time.gmtime())]
     for folder, folders, names in os.walk(_HERE):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):

@@ -60,9 +60,10 @@ def _in_order(findings: list[Finding], content: bytes, document: Document | None
     if not findings:
         return findings
     if len(findings) > MAX_FINDINGS:
-        last = findings[MAX_FINDINGS - 1]
+        findings.sort(key=lambda finding: finding.severity != "error")  # warnings never push an error out
+        findings = sorted(findings[:MAX_FINDINGS], key=lambda finding: finding[1:4])
         message = f"there are more than {MAX_FINDINGS:,} findings; mend these first"
-        findings[MAX_FINDINGS:] = [last._replace(rule="YAML-004", severity="error", message=message)]
+        findings.append(findings[-1]._replace(rule="YAML-004", severity="error", message=message))
     lines = lines_of(document.text if document else content.decode("utf-8", "replace"))
     return [
         finding._replace(source=lines[finding.line - 1][:1000]) if finding.line <= len(lines) else finding

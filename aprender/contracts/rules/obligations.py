@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aprender.contracts.document import Document
-from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import KeyPath, Rule, blank, empty, items, key_of, metadata_of, said_by_schema
 from aprender.contracts.rules.mentions import applicable
 
@@ -45,7 +45,7 @@ def _fields_of_types(document: Document) -> Iterator[Finding]:
                 yield document.finding((*path, key), rule, message, key=True)
         parent = item.get("parent_contract")
         if type_ == "subcontract" and parent is not None and parent not in named:
-            hint = did_you_mean(parent, filter(None, named))
+            hint = document.hints.did_you_mean(parent, [*filter(None, named)])
             message = f"parent contract '{parent}' is not listed in metadata.depends_on.{hint}"
             yield document.finding((*path, "parent_contract"), "SCHEMA-017", message)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from aprender.contracts.document import Document
 from aprender.contracts.files import STANDARD_INPUT, stem
-from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import KeyPath, Rule, added, entries, items, metadata_of, unique_ids
 from aprender.contracts.rules.mentions import NOT_APPLICABLE, applicable, covers, equations, obligations_by_name
 from aprender.contracts.schema_check import is_version_2
@@ -52,7 +52,9 @@ def _applies_to(document: Document) -> Iterator[Finding]:
     known = [*APPLIES_TO, *(name for _, name, _ in equations(document))]
     for path, item in items(document, "proof_obligations"):
         name = item.get("applies_to")
-        if isinstance(name, str) and name not in known and len(name) < 80 and (hint := did_you_mean(name, known)):
+        if not isinstance(name, str) or name in known or len(name) >= 80:
+            continue
+        if hint := document.hints.did_you_mean(name, known):
             message = f"'{name}' is neither all, scalar, simd, converter, not_applicable nor an equation.{hint}"
             yield added(document, (*path, "applies_to"), "REF-008", message)
 
@@ -109,7 +111,7 @@ def _unknown(
     document: Document, path: KeyPath, rule: str, what: str, name: str, known: Any, *, warning: bool = False
 ) -> Finding:
     some = ", ".join(list(known)[:20]) or "none"
-    message = f"no {what} '{name}'.{did_you_mean(name, known)} Known: {some}"
+    message = f"no {what} '{name}'.{document.hints.did_you_mean(name, known)} Known: {some}"
     return added(document, path, rule, message, warning=warning)
 
 
