@@ -10,6 +10,7 @@ from aprender.contracts.change import texts_of
 from aprender.contracts.document import Document
 from aprender.contracts.links import one_line
 from aprender.contracts.rules.mentions import class_names
+from aprender.reports.excerpt import shown
 
 _LABEL = 12  # what stands before a value is this wide, so that values align
 
@@ -71,7 +72,7 @@ def contract_page(data: dict[str, Any], width: int) -> str:
         lines += ["", "Falsifiers"]
     for index, falsifier in enumerate(data["falsifiers"]):
         lines += ([""] if index else []) + _falsifier_lines(falsifier, width)
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def _falsifier(document: Document, entry: dict[str, Any], index: int) -> dict[str, Any]:
