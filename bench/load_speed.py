@@ -6,7 +6,8 @@ Each GGUF file (default: all in ../real) is loaded by this package and by transf
 included on both sides; it needs the package accelerate), and a bfloat16 safetensors folder of Qwen2.5-0.5B's shape,
 about 1 GB and made for the occasion, by this package and by safetensors.torch.load_file, whose tensors are then looked
 at once, as this package looks at its own for NaN. Each measurement is a process of its own and gives the seconds of the
-call and the peak of resident memory during it, both without the imports; of several, medians are compared.
+call and the peak of resident memory during it, both without the imports; of several, medians are compared. What merely
+touching as much memory takes is printed, too: on a virtual machine whose host takes memory back, that is most of it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ LOAD_FILE = MEASURE.format(
     "assert all(bool(bound.isfinite()) for t in tensors for bound in torch.aminmax(t))",
 )
 
+TOUCH = MEASURE.format(
+    imports="import numpy as np",
+    load="size = int(sys.argv[2]) // 100\n"
+    "tensors = [np.empty(size, np.uint8) for _ in range(100)]\n"
+    "for array in tensors: array[::4096] = 1\n"
+    "tensors = []",
+)
+
 
 class Measured(NamedTuple):
     """Medians over the rounds: seconds, peak of resident memory above the start, and the weights, in MiB."""
@@ -69,7 +78,10 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="of each (default: 3; of transformers: 1)")
     arguments = parser.parse_args()
     for path in arguments.models or sorted((ROOT.parent / "real").glob("*.gguf"), key=lambda path: path.stat().st_size):
-        report(path, "transformers", measured(OURS, path, arguments.rounds), measured(TRANSFORMERS, path, 1))
+        ours = measured(OURS, path, arguments.rounds)
+        report(path, "transformers", ours, measured(TRANSFORMERS, path, 1))
+        floor = medians([once(TOUCH, path, str(int(ours.weights * 2**20))) for _ in range(arguments.rounds)])
+        print(f"  merely touching as much fresh memory: {floor.seconds:.2f} s")
     with tempfile.TemporaryDirectory() as scratch:
         folder = safetensors_folder(Path(scratch))
         measured(OURS, folder, 1)  # warms the file up
@@ -117,10 +129,9 @@ def medians(taken: list[Measured]) -> Measured:
     return Measured(*(statistics.median(column) for column in zip(*taken, strict=True)))
 
 
-def once(code: str, path: Path) -> Measured:
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(path)], capture_output=True, text=True, cwd=ROOT, check=False
-    )
+def once(code: str, path: Path, *more: str) -> Measured:
+    words = (sys.executable, "-c", code, str(path), *more)
+    done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT, check=False)
     if done.returncode:
         sys.exit(f"{path}: {done.stderr.strip().splitlines()[-1]}")
     return Measured(*map(float, done.stdout.split()[-3:]))
