@@ -99,7 +99,7 @@ def _linear(d: Draw) -> list[Case]:
 
 
 def _norms(d: Draw) -> list[Case]:
-    x, branch = d.normal(2, d.rows, 76, outlier=20.0), d.normal(2, d.rows, 76)
+    x, branch = d.normal(2, d.rows, 76, outlier=8.0), d.normal(2, d.rows, 76)
     small = oracle_stages.small_rows_scaled(x, EPS**0.5)
     small_branch = oracle_stages.small_rows_scaled(branch, EPS**0.5)
     heads = oracle_stages.small_rows_scaled(d.normal(1, d.rows, 3, 18), EPS**0.5)

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.oracle import operators
-from falsifiers.oracle_stages import tensor, widened
+from falsifiers.oracle_stage_sums import rms_norm_gradients
+from falsifiers.oracle_stages import MOST_PARTS, tensor, widened
 
 
 def add_rms_norm(name: str, x_BTD: Tensor, branch_BTD: Tensor, gain_D: Tensor, eps: float, seed: int) -> ReferenceStage:
@@ -20,18 +21,19 @@ def add_rms_norm(name: str, x_BTD: Tensor, branch_BTD: Tensor, gain_D: Tensor, e
         gain = widened(tensor(parameters["weight"]))
         return h, operators.rms_norm(widened(h), gain, float(parameters["eps"])).to(h.dtype)
 
-    def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+    def vjp(splits: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
         h, gain = inputs[0] + inputs[1], widened(tensor(parameters["weight"]))
         d_residual, dy = map(widened, d_outputs)
-        dh, dgain = operators.rms_norm_vjp(widened(h), gain, float(parameters["eps"]), dy)
+        dh, dgain = rms_norm_gradients(widened(h), gain, float(parameters["eps"]), dy, splits)
         dx = (dh + d_residual).to(h.dtype)
         return Gradients((dx, dx), {"weight": dgain})
 
-    operator = Operator(forward, vjp)
+    names = {1: "gain in one sum", 4: "gain in four parts", MOST_PARTS: "gain row by row"}
+    plans = {what: Operator(forward, partial(vjp, splits)) for splits, what in names.items()}
     parameters: dict[str, Tensor | float] = {"weight": gain_D, "eps": eps}
-    plans = {"rounded once": operator}
     exact = frozenset({"output 0"})
-    return ReferenceStage(name, (x_BTD, branch_BTD), parameters, operator, plans, exact=exact, seed=seed)
+    oracle = plans["gain in one sum"]
+    return ReferenceStage(name, (x_BTD, branch_BTD), parameters, oracle, plans, exact=exact, seed=seed)
 
 
 def linear_cross_entropy(
