@@ -20,6 +20,7 @@ from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.config import RopeScaling
 from aprender.transformer.oracle import operators, rope
+from falsifiers.oracle_stage_sums import rms_norm_gradients
 
 MOST_PARTS = 256  # of a sum taken in order; with more the error hardly grows, the time does
 HEADS = Layout(rows=2, heads=2)
@@ -53,18 +54,20 @@ def rms_norm(
         n = operators.rms_norm(widened(x), torch.ones_like(widened(gain)), eps)
         return (n.to(x.dtype) * gain if early else n * widened(gain)).to(x.dtype)
 
-    def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+    def vjp(splits: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
         (x,), (dy,), gain = inputs, d_outputs, tensor(parameters["weight"])
-        dx, dgain = operators.rms_norm_vjp(widened(x), widened(gain), float(parameters["eps"]), widened(dy))
+        dx, dgain = rms_norm_gradients(widened(x), widened(gain), float(parameters["eps"]), widened(dy), splits)
         return Gradients((dx.to(x.dtype),), {"weight": dgain.to(_kept(gain, gradients))})
 
     once, early = partial(forward, False), partial(forward, True)
     plans = {
-        "rounded once": Operator(once, vjp),
-        "rounded before the gain": Operator(early, None if gradients is None else vjp),
+        "rounded once": Operator(once, partial(vjp, 1)),
+        "rounded before the gain": Operator(early, None if gradients is None else partial(vjp, 4)),
     }
+    if gradients is not None:  # float32 gradients show the order of their sums, an outlier channel's most of all
+        plans["gain row by row"] = Operator(once, partial(vjp, MOST_PARTS))
     parameters: dict[str, Tensor | float] = {"weight": gain_D, "eps": eps}
-    return ReferenceStage(name, (x_BTD,), parameters, Operator(once, vjp), plans, seed=seed)
+    return ReferenceStage(name, (x_BTD,), parameters, Operator(once, partial(vjp, 1)), plans, seed=seed)
 
 
 def rotate(name: str, x_BTHC: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, seed: int = 0) -> ReferenceStage:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -28,23 +28,39 @@ Direction = Literal["forward", "backward"]
 Result = TypeVar("Result")
 
 
+class Prepared(NamedTuple):
+    """What one direction of a stage is judged by, whoever the candidate is; backward is fed ``d_outputs``."""
+
+    d_outputs: Tensors
+    yardsticks: Yardsticks
+
+
+Kept = MutableMapping[Direction, Prepared]
+
+
 def compare_stage(
     stage: ReferenceStage,
     candidate: Candidate,
     *,
+    forward: bool = True,
     backward: bool = True,
     with_limits: bool = False,
     calibration: Calibration | None = None,
+    kept: Kept | None = None,
 ) -> Comparison:
-    """Compare one stage: a record for each output, and for each gradient where ``backward`` is asked for.
+    """Compare one stage: a record for each output, and for each gradient, as ``forward`` and ``backward`` say.
 
     ``with_limits`` adds the detection limit of every output. What can't be compared is an ERROR record with its reason;
-    nothing that a candidate raises leaves this function.
+    nothing that a candidate raises leaves this function. ``kept`` is where oracle and plans of this one stage are kept
+    from one candidate to the next.
     """
     table = packaged() if calibration is None else calibration
-    records = _attempt(stage, "forward", lambda: _forward(stage, candidate, table, with_limits))
+    known: Kept = {} if kept is None else kept
+    records: list[StageRecord] = []
+    if forward:
+        records += _attempt(stage, "forward", lambda: _forward(stage, candidate, table, known, with_limits))
     if backward:
-        records += _attempt(stage, "backward", lambda: _backward(stage, candidate, table))
+        records += _attempt(stage, "backward", lambda: _backward(stage, candidate, table, known))
     return Comparison(tuple(records))
 
 
@@ -62,9 +78,11 @@ def _attempt(
 
 
 def _forward(
-    stage: ReferenceStage, candidate: Candidate, calibration: Calibration, with_limits: bool
+    stage: ReferenceStage, candidate: Candidate, calibration: Calibration, kept: Kept, with_limits: bool
 ) -> Iterator[StageRecord]:
-    yardsticks = of_outputs(stage, calibration)
+    if "forward" not in kept:
+        kept["forward"] = Prepared((), of_outputs(stage, calibration))
+    yardsticks = kept["forward"].yardsticks
     outputs = _unchanged(stage, lambda inputs: as_tuple(candidate(*inputs)))
     found = dict(zip(output_names(len(outputs)), outputs, strict=True))
     check_same_form(yardsticks.of, found, yardsticks)
@@ -77,12 +95,12 @@ def _forward(
             yield from _judged(stage, "forward", found, yardsticks, with_limits, " of forward()")
 
 
-def _backward(stage: ReferenceStage, candidate: Candidate, calibration: Calibration) -> Iterator[StageRecord]:
-    plan = next(iter(stage.plans.values()))
-    d_outputs = random_gradients(stage, as_tuple(plan.forward(stage.inputs, stage.parameters)))
-    if not d_outputs:
-        return  # only integers and masks come out: there is nothing to differentiate
-    yardsticks = of_gradients(stage, d_outputs, calibration)
+def _backward(
+    stage: ReferenceStage, candidate: Candidate, calibration: Calibration, kept: Kept
+) -> Iterator[StageRecord]:
+    if "backward" not in kept:
+        kept["backward"] = _prepared_backward(stage, calibration)
+    d_outputs, yardsticks = kept["backward"]
     if not yardsticks.of:
         return
     if not isinstance(candidate, Trainable):
@@ -96,6 +114,14 @@ def _backward(stage: ReferenceStage, candidate: Candidate, calibration: Calibrat
     found = named_gradients(_unchanged(stage, gradients))
     check_same_form(yardsticks.of, found, yardsticks)
     yield from _judged(stage, "backward", found, yardsticks, with_limits=False)
+
+
+def _prepared_backward(stage: ReferenceStage, calibration: Calibration) -> Prepared:
+    plan = next(iter(stage.plans.values()))
+    d_outputs = random_gradients(stage, as_tuple(plan.forward(stage.inputs, stage.parameters)))
+    if not d_outputs:  # only integers and masks come out: there is nothing to differentiate
+        return Prepared((), Yardsticks({}))
+    return Prepared(d_outputs, of_gradients(stage, d_outputs, calibration))
 
 
 def _placed(stage: ReferenceStage, d_inputs: Any) -> tuple[Tensor | None, ...]:
