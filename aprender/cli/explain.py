@@ -9,6 +9,7 @@ from typing import Any
 
 from aprender.cli.console import say
 from aprender.contracts.findings import did_you_mean
+from aprender.contracts.plugins import declared_rules, undeclared
 from aprender.contracts.rulebook import EXCERPT, ONE_FILE, Rule, rulebook
 from aprender.contracts.validate import NothingToDo
 
@@ -28,17 +29,32 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         if arguments.rule:
             raise NothingToDo("--list lists every rule: give a rule or --list, not both")
-        as_json = {"rules": [_plain(rule) for rule in rules.values()], "exit_code": 0}
+        as_json = {"rules": [_plain(rule) for rule in rules.values()], "plugin_rules": _plugin_rules(), "exit_code": 0}
         say(json.dumps(as_json, indent=2) if arguments.json else _list(rules))
         return 0
     if not arguments.rule:
         raise NothingToDo("name a rule, such as SCHEMA-001; pv explain --list lists them")
-    rule = rules.get(arguments.rule.upper())
-    if rule is None:
-        hint = did_you_mean(arguments.rule.upper(), rules)
-        raise NothingToDo(f"no rule '{arguments.rule}'.{hint} pv explain --list lists them")
-    say(json.dumps(_plain(rule) | {"exit_code": 0}, indent=2) if arguments.json else rule_text(rule))
+    name = arguments.rule.upper()
+    if rule := rules.get(name):
+        say(json.dumps(_plain(rule) | {"exit_code": 0}, indent=2) if arguments.json else rule_text(rule))
+    elif theirs := next((entry for entry in _plugin_rules() if entry["id"] == name), None):
+        text = f"{name}: {theirs['title']}\n\nA rule of the plug-in '{theirs['plugin']}', which can say more about it."
+        say(json.dumps(theirs | {"exit_code": 0}, indent=2) if arguments.json else text)
+    else:
+        raise NothingToDo(_no_such_rule(arguments.rule, rules))
     return 0
+
+
+def _no_such_rule(name: str, rules: dict[str, Rule]) -> str:
+    hint = did_you_mean(name.upper(), [*rules, *declared_rules()])
+    silent = ", ".join(f"'{plugin}'" for plugin in undeclared())
+    note = f"; the plug-ins {silent} do not declare theirs (docs/plugins.md)" if silent else ""
+    return f"no rule '{name}'.{hint} pv explain --list lists them{note}"
+
+
+def _plugin_rules() -> list[dict[str, str]]:
+    """What installed plug-ins declare, as plain data."""
+    return [{"id": id_, "plugin": name, "title": text} for id_, (name, text) in sorted(declared_rules().items())]
 
 
 def rule_text(rule: Rule) -> str:
@@ -65,8 +81,10 @@ def _file(name: str, text: str) -> str:
 
 
 def _list(rules: dict[str, Rule]) -> str:
-    width = max(map(len, rules))
-    return "\n".join(f"{rule.id:{width}}  {rule.severity:7}  {rule.title}" for rule in rules.values())
+    lines = [(rule.id, rule.severity, rule.title) for rule in rules.values()]
+    lines += [(entry["id"], "plug-in", entry["title"]) for entry in _plugin_rules()]
+    width = max(len(id_) for id_, _, _ in lines)
+    return "\n".join(f"{id_:{width}}  {severity:7}  {title}" for id_, severity, title in lines)
 
 
 def _plain(rule: Rule) -> dict[str, Any]:

@@ -32,13 +32,14 @@ def selected(findings: Iterable[Finding], select: Sequence[str], ignore: Sequenc
 
 def check_selectors(selectors: Iterable[str], place: Callable[[str], str]) -> None:
     """Raise AprenderError for a selector that no rule matches; ``place`` says where it stands."""
-    rules = rule_ids()
+    rules = [*rule_ids(), *_declared_by_plugins()]
     families = dict.fromkeys(_family(rule) for rule in rules)
     for selector in selectors:
         if any(_matches(rule, [selector]) for rule in rules):
             continue
-        if _family(selector) not in families and _has_plugins():
-            continue  # their ids are known only once they find something
+        near_family = _family(selector) in families or did_you_mean(_family(selector), families)
+        if not near_family and _has_undeclared():
+            continue  # the ids of a plug-in that declares none are known only once it finds something
         hint = did_you_mean(selector, [*families, *rules])
         raise AprenderError(
             f"{place(selector)}: no rule or family '{selector}'.{hint} Families: {', '.join(families)}; "
@@ -69,8 +70,14 @@ def _family(rule: str) -> str:
     return family if family and (not number or number.isdigit()) else rule
 
 
-def _has_plugins() -> bool:
-    """Whether others' rules are installed."""
-    from aprender.contracts.plugins import plugins
+def _declared_by_plugins() -> list[str]:
+    from aprender.contracts.plugins import declared_rules
 
-    return bool(plugins())
+    return sorted(declared_rules())
+
+
+def _has_undeclared() -> bool:
+    """Whether others' rules are installed that do not say what they are called."""
+    from aprender.contracts.plugins import undeclared
+
+    return bool(undeclared())
