@@ -12,14 +12,17 @@ from aprender.contracts.document import Document
 def explain(changes: Sequence[Change], old_data: dict[str, Any], new: Document) -> list[Change]:
     """The changes, each weakening with the amendment that names it; and a note for an amendment that explains nothing.
 
-    Only amendments count that OLD does not have: a reason given earlier was for something else.
+    Only amendments count that OLD does not have: a reason given earlier was for something else. One that was edited is
+    not new: what it named in OLD it can't explain once more.
     """
-    before = _entries(old_data)
+    before, after = _entries(old_data), _entries(new.data)
+    edited = [entry for entry in before if not any(same(entry, other) for other in after)]
+    spent = set().union(*map(_named, edited))
     explained = list(changes)
-    for index, entry in enumerate(_entries(new.data)):
+    for index, entry in enumerate(after):
         if any(same(entry, other) for other in before):
             continue
-        label, named = _label(entry, index), _named(entry)
+        label, named = _label(entry, index), _named(entry) - spent
         used = False
         for place, change in enumerate(explained):
             if change.kind == "weakened" and named & set(change.names):
@@ -27,12 +30,14 @@ def explain(changes: Sequence[Change], old_data: dict[str, Any], new: Document) 
                 if change.explained_by is None:
                     explained[place] = change._replace(explained_by=label)
         if not used:
-            explained.append(_note(entry, index, new))
+            explained.append(_note(entry, index, new, was_there=bool(_named(entry) & spent)))
     return explained
 
 
-def _note(entry: Any, index: int, new: Document) -> Change:
+def _note(entry: Any, index: int, new: Document, *, was_there: bool) -> Change:
     why = "it names nothing that was weakened" if _reason(entry) else "it gives no reason"
+    if was_there:
+        why = "an amendment of the older version that named the same was edited; add a new one and leave that as it was"
     at = new.position(("amendments", index))
     what = f"{_label(entry, index)} explains nothing: {why}"
     return Change("neutral", what, f"amendments[{index}]", None, None, entry, new.file, at.line, at.column)

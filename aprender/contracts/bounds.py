@@ -2,8 +2,8 @@
 
 Decided from the text alone, and only where it can be: the comparisons are the same up to numbers and the operator, and
 every changed number moves a side in a direction that is known whatever is observed. Two things are taken for granted: a
-name inside of ``ln`` or ``log2`` is a size, at least 1; a name that a guard of both versions keeps from being negative
-is not negative.
+name inside of ``ln`` or ``log2`` is a size, at least 1, unless a guard speaks of it and does not say so; a name that a
+guard of both versions keeps from being negative is not negative.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
 
@@ -35,29 +35,52 @@ def comparison_or_none(text: str) -> Comparison | None:
         return None
 
 
-def relation(old: str, new: str, not_negative: Collection[str] = ()) -> Relation | None:
-    """What ``new`` is beside ``old``; None where that can't be told. ``not_negative`` are names that are at least 0."""
+class Known(NamedTuple):
+    """What guards say of names: which are never negative, and which need not be sizes."""
+
+    not_negative: frozenset[str] = frozenset()
+    no_sizes: frozenset[str] = frozenset()
+
+
+NOTHING_KNOWN = Known()
+
+
+def known_from(*versions: Collection[str]) -> Known:
+    """What holds whatever is observed, by the guards of every version."""
+    never_negative = [names_at_least(0, guards) for guards in versions]
+    sizes = [names_at_least(1, guards) for guards in versions]
+    spoken = [_names_in(guards) for guards in versions]
+    no_sizes = frozenset().union(*(names - size for names, size in zip(spoken, sizes, strict=True)))
+    return Known(frozenset.intersection(*never_negative) if versions else frozenset(), no_sizes)
+
+
+def _names_in(guards: Collection[str]) -> frozenset[str]:
+    return frozenset().union(*(one.names for one in map(comparison_or_none, guards) if one))
+
+
+def relation(old: str, new: str, known: Known = NOTHING_KNOWN) -> Relation | None:
+    """What ``new`` is beside ``old``; None where that can't be told."""
     before, after = comparison_or_none(old), comparison_or_none(new)
     if before is None or after is None:
         return "same" if old.split() == new.split() else None
     symbol, left, right = before.symbol, before.left, before.right
     for symbol_before, sides in ((symbol, (left, right)), (_MIRRORED[symbol], (right, left))):
         try:
-            return _relation(symbol_before, sides, after, _Signs(frozenset(not_negative)))
+            return _relation(symbol_before, sides, after, _Signs(known))
         except _Unlike:
             continue
     return None
 
 
-def names_not_negative(guards: Collection[str]) -> frozenset[str]:
-    """The names that one of ``guards`` keeps from being negative, such as ``envelope > 0``."""
+def names_at_least(least: float, guards: Collection[str]) -> frozenset[str]:
+    """The names that one of ``guards`` keeps from being below ``least``, such as ``envelope > 0`` for 0."""
     found: set[str] = set()
     for comparison in filter(None, map(comparison_or_none, guards)):
         sides = [(comparison.symbol, comparison.left, comparison.right)]
         sides.append((_MIRRORED[comparison.symbol], comparison.right, comparison.left))
         for symbol, name, bound in sides:
             value = _number(bound)
-            if isinstance(name, ast.Name) and symbol in (">", ">=", "==") and value is not None and value >= 0:
+            if isinstance(name, ast.Name) and symbol in (">", ">=", "==") and value is not None and value >= least:
                 found.add(name.id)
     return frozenset(found)
 
@@ -86,8 +109,8 @@ def _relation(symbol: str, sides: tuple[ast.expr, ast.expr], after: Comparison, 
 class _Signs:
     """What is known of values whatever is observed: the sign of a node, and which way a side moved."""
 
-    def __init__(self, not_negative: frozenset[str]) -> None:
-        self.not_negative = not_negative
+    def __init__(self, known: Known) -> None:
+        self.known = known
 
     def effect(self, old: ast.expr, new: ast.expr) -> int:
         """1 if ``new`` is never smaller than ``old``, -1 if never larger, 0 if the same. Raises _Unlike."""
@@ -149,13 +172,13 @@ class _Signs:
             return 1 if value >= 0 else -1
         match node:
             case ast.Name():
-                return int(node.id in self.not_negative)
+                return int(node.id in self.known.not_negative)
             case ast.UnaryOp():
                 return -self.sign(node.operand) if isinstance(node.op, ast.USub) else self.sign(node.operand)
             case ast.Call(func=ast.Name(id="abs" | "sqrt")):
                 return 1
             case ast.Call(func=ast.Name(id="ln" | "log2"), args=[argument]):
-                return int(isinstance(argument, ast.Name))
+                return int(isinstance(argument, ast.Name) and argument.id not in self.known.no_sizes)
             case ast.Call(func=ast.Name(id=function)):
                 return _extreme(function, [self.sign(argument) for argument in node.args])
             case ast.BinOp(op=ast.Mult() | ast.Div()):

@@ -10,8 +10,8 @@ import re
 from typing import Any, NamedTuple
 
 from aprender.contracts.amendments import explain
-from aprender.contracts.bounds import relation
-from aprender.contracts.change import Change, Kind, Pair, Path, Record, same
+from aprender.contracts.bounds import known_from, relation
+from aprender.contracts.change import Change, Kind, Pair, Path, Record, same, texts_of
 from aprender.contracts.diff_falsifier import compare_falsifier
 from aprender.contracts.document import Document
 
@@ -214,9 +214,10 @@ def _compare(pair: Pair, noun: str) -> None:
     if noun == "falsifier":
         compare_falsifier(pair)
         return
+    known = known_from(*(texts_of(side.get("preconditions")) for side in (pair.old, pair.new)))
     for key in _CLAIMS:
-        pair.compare_texts(key, key.removesuffix("s"), bounds=True)
-    pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True)
+        pair.compare_texts(key, key.removesuffix("s"), bounds=True, known=known)
+    pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True, known=known)
     for key in ("formula", "domain", "codomain", "predicate"):
         old, new = pair.both(key)
         if not same(old, new):

@@ -190,6 +190,22 @@ def test_an_amendment_without_a_reason_or_from_before_explains_nothing() -> None
     ]
 
 
+@pytest.mark.parametrize("edit", [("says so", "says so!"), ("2.0.0", "2.1.0"), ("2026-11-23", "2026-11-24")])
+def test_an_amendment_that_was_edited_explains_nothing_again(edit: tuple[str, str]) -> None:
+    """But another beside it does, and so does an edited one what it names for the first time."""
+    new = OLD.replace("valid_for: 30d", "valid_for: 5w").replace("room) < 0.1", "room) < 0.2")
+    given_before = AMENDMENT % "valid_for"
+    edited = given_before.replace(*edit)
+    assert len(diff_texts(OLD + given_before, new + edited).unexplained) == 2
+    widened = edited.replace("[valid_for]", "[valid_for, FALSIFY-T-001]")
+    (left,) = diff_texts(OLD + given_before, new + widened).unexplained
+    assert left.place == "valid_for"
+    another = given_before + edited.removeprefix("amendments:\n")
+    assert [change.place for change in diff_texts(OLD + given_before, new + another).unexplained] == [
+        "FALSIFY-T-001.expect"
+    ]
+
+
 @pytest.mark.parametrize(
     ("old", "new", "version", "suggested", "bumped", "enough"),
     [
