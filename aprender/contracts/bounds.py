@@ -55,7 +55,21 @@ def known_from(*versions: Collection[str]) -> Known:
 
 
 def _names_in(guards: Collection[str]) -> frozenset[str]:
-    return frozenset().union(*(one.names for one in map(comparison_or_none, guards) if one))
+    """The names in ``guards``, but for those that stand in a logarithm only: that takes them for sizes itself."""
+    found: set[str] = set()
+    for comparison in filter(None, map(comparison_or_none, guards)):
+        pending: list[ast.AST] = [comparison.left, comparison.right]
+        while pending:
+            match pending.pop():
+                case ast.Call(func=ast.Name(id="ln" | "log2"), args=[ast.Name()]):
+                    continue
+                case ast.Call(args=arguments):
+                    pending += arguments
+                case ast.Name(id=name):
+                    found.add(name)
+                case node:
+                    pending += ast.iter_child_nodes(node)
+    return frozenset(found)
 
 
 def relation(old: str, new: str, known: Known = NOTHING_KNOWN) -> Relation | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from aprender.contracts.bounds import NOTHING_KNOWN, Known, comparison_or_none, relation
@@ -11,6 +11,7 @@ from aprender.contracts.document import Document
 Kind = Literal["tightened", "weakened", "neutral"]
 Path = tuple[str | int, ...]
 
+_KINDS: dict[str, Kind] = {"same": "neutral", "tightened": "tightened", "weakened": "weakened"}
 _OPPOSITE: dict[Kind, Kind] = {"tightened": "weakened", "weakened": "tightened", "neutral": "neutral"}
 
 
@@ -118,6 +119,40 @@ class Pair:
                 new=new,
             )
 
+    def compare_claim(self, key: str, known: Known = NOTHING_KNOWN) -> None:
+        """One text that says what is demanded: another is weakened, unless both are comparisons that can be told."""
+        old, new = self.both(key)
+        if same(old, new):
+            return
+        if new is None:
+            self.add("weakened", f"{key} removed: '{_line(old)}'", key, old=old)
+        elif old is None:
+            self.add("tightened", f"{key} added", key, new=new)
+        else:
+            related = relation(old, new, known) if isinstance(old, str) and isinstance(new, str) else None
+            what = f"{key} '{_line(old)}' became '{_line(new)}'"
+            says = {None: ": another claim", "same": ", which says the same"}.get(related, "")
+            self.add(_KINDS.get(related or "", "weakened"), what + says, key, old=old, new=new)
+
+    def compare_ranked(self, key: str, ranks: Sequence[str]) -> None:
+        """A word of which some demand more than others, in the order of ``ranks``; another one can't be told."""
+        old, new = self.both(key)
+        if same(old, new):
+            return
+        places = [ranks.index(word) if (word := str(value).lower()) in ranks else -1 for value in (old, new)]
+        more = old is None or (-1 not in places and places[0] < places[1])
+        kind: Kind = "neutral" if places[0] == places[1] != -1 else "tightened" if more else "weakened"
+        self.add(kind, f"{key} {_shown(old)} became {_shown(new)}", key, old=old, new=new)
+
+    def compare_reason(self, key: str) -> None:
+        """Prose that must be there: without it nobody answers for what it explains."""
+        old, new = self.both(key)
+        if old and not new:
+            self.add("weakened", f"{key} removed: '{_line(old)}'", key, old=old)
+        elif not same(old, new):
+            verb = "reworded" if old and new else _verb(key in self.old, key in self.new)
+            self.add("neutral", f"{key} {verb}", key, old=old, new=new)
+
     def compare_texts(
         self,
         key: str,
@@ -185,12 +220,11 @@ def _pairs(gone: list[str], fresh: list[str], known: Known) -> list[tuple[str, s
     """Which entry became which: first where NEW implies OLD, then where it is looser, last where only names agree."""
     left, free = list(gone), list(fresh)
     found: list[tuple[str, str, Kind | None]] = []
-    kinds: dict[str, Kind] = {"same": "neutral", "tightened": "tightened", "weakened": "weakened"}
-    for wanted in (*kinds, None):
+    for wanted in (*_KINDS, None):
         for text in list(left):
             for other in free:
                 if relation(text, other, known) == wanted and (wanted or _share_names(text, other)):
-                    found.append((text, other, kinds.get(wanted or "")))
+                    found.append((text, other, _KINDS.get(wanted or "")))
                     left.remove(text)
                     free.remove(other)
                     break
@@ -212,3 +246,7 @@ def _verb(was: bool, now: bool) -> str:
 
 def _shown(value: Any) -> str:
     return "none" if value is None else str(value)
+
+
+def _line(value: Any) -> str:
+    return " ".join(_shown(value).split())

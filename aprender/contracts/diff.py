@@ -10,7 +10,7 @@ import re
 from typing import Any, NamedTuple
 
 from aprender.contracts.amendments import explain
-from aprender.contracts.bounds import known_from, relation
+from aprender.contracts.bounds import known_from
 from aprender.contracts.change import Change, Kind, Pair, Path, Record, same, texts_of
 from aprender.contracts.diff_falsifier import compare_falsifier
 from aprender.contracts.document import Document
@@ -20,6 +20,11 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 _VERSION = re.compile(r"\s*v?([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:\.([0-9]{1,9}))?")
 _CLAIMS = ("invariants", "postconditions", "guarantees")
 _PROSE = ("property", "statement", "description")
+# From the least demanding to the most; any other value can't be told.
+_STRATEGIES = ("stub_float", "bounded_int", "exhaustive")
+_LEVELS = ("basic", "standard", "strict", "proven")
+_LOCKED = ("l0", "l1", "l2", "l3", "l4", "l5")
+_SEVERITIES = ("info", "warning", "error", "critical")
 _IF_LARGER: dict[str, Kind] = {"tolerance": "weakened", "float_tolerance": "weakened", "bound": "tightened"}
 
 
@@ -81,13 +86,18 @@ def diff(old: Document, new: Document) -> Diff:
     metadata = top.inner("metadata")
     versions = metadata.both("version")
     _metadata(metadata)
-    for key in ("equations", "proof_obligations", "falsification_tests", "kani_harnesses", "type_invariants"):
-        _items(top, key)
+    for key in _NOUNS:
+        if key != "phases":
+            _items(top, key)
+    structure = top.inner("kernel_structure")
+    _items(structure, "phases")
+    structure.compare_rest()
     top.compare_texts("code_under_contract", "code under contract")
     _valid_for(top)
     gate = top.inner("qa_gate")
     gate.compare_texts("checks", "check")
-    gate.compare_rest(("name", "description", "pass_criteria", "falsification"))
+    gate.compare_claim("pass_criteria")
+    gate.compare_rest(("name", "description", "falsification"))
     top.both("amendments")
     top.compare_rest()
     changes = sorted(
@@ -110,6 +120,8 @@ def _metadata(pair: Pair) -> None:
             "tightened": ": the rules for kernels hold now",
         }
         pair.add(kind, f"kind {old} became {new}{what.get(kind, '')}", "kind", old=old, new=new)
+    pair.compare_ranked("enforcement_level", _LEVELS)
+    pair.compare_ranked("locked_level", _LOCKED)
     pair.compare_rest(("description",))
 
 
@@ -137,14 +149,16 @@ class _Item(NamedTuple):
 
 _NOUNS = {
     "equations": "equation", "proof_obligations": "obligation", "falsification_tests": "falsifier",
-    "kani_harnesses": "harness", "type_invariants": "type invariant",
+    "kani_harnesses": "harness", "type_invariants": "type invariant", "enforcement": "enforcement rule",
+    "phases": "phase",
 }  # fmt: skip
 
 
 def _items(top: Pair, key: str) -> None:
     """Entries that go by a name: removed is weakened, added is tightened, kept are compared."""
     noun = _NOUNS[key]
-    old, new = (_named(value, key) for value in top.both(key))
+    before, after = top.both(key)
+    old, new = _named(before, key, top.old_path), _named(after, key, top.new_path)
     renamed = _renamed(old, new) if key == "falsification_tests" else {}
     for name, item in old.items():
         if name in new or name in renamed:
@@ -179,7 +193,7 @@ def _whole(
     )  # fmt: skip
 
 
-def _named(value: Any, key: str) -> dict[str, _Item]:
+def _named(value: Any, key: str, path: Path) -> dict[str, _Item]:
     """The entries of a list or mapping by id, by what they say, or by their place."""
     found: dict[str, _Item] = {}
     if isinstance(value, dict):
@@ -192,7 +206,7 @@ def _named(value: Any, key: str) -> dict[str, _Item]:
         name = next((text for text in candidates if isinstance(text, str) and text.strip()), f"{key}[{step}]")
         while name in found:  # a duplicate is an error of its own; here the second is compared with the second
             name += " (again)"
-        found[name] = _Item(data, (key, step))
+        found[name] = _Item(data, (*path, key, step))
     return found
 
 
@@ -210,6 +224,21 @@ def _renamed(old: dict[str, _Item], new: dict[str, _Item]) -> dict[str, str]:
     return found
 
 
+# What an entry claims: nobody can tell which of two texts demands more, unless they are comparisons.
+_MEANING: dict[str, tuple[str, ...]] = {
+    "equation": ("formula", "domain", "codomain"),
+    "obligation": ("type", "formal", "verification"),
+    "harness": ("obligation", "harness"),
+    "type invariant": ("predicate",),
+    "enforcement rule": ("check",),
+    "phase": ("invariant",),
+}
+_RANKED: dict[str, dict[str, tuple[str, ...]]] = {
+    "harness": {"strategy": _STRATEGIES},
+    "enforcement rule": {"severity": _SEVERITIES},
+}
+
+
 def _compare(pair: Pair, noun: str) -> None:
     if noun == "falsifier":
         compare_falsifier(pair)
@@ -218,19 +247,13 @@ def _compare(pair: Pair, noun: str) -> None:
     for key in _CLAIMS:
         pair.compare_texts(key, key.removesuffix("s"), bounds=True, known=known)
     pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True, known=known)
-    for key in ("formula", "domain", "codomain", "predicate"):
-        old, new = pair.both(key)
-        if not same(old, new):
-            what = f"{key} '{_shown(old)}' became '{_shown(new)}': another claim"
-            pair.add("weakened" if old is not None else "tightened", what, key, old=old, new=new)
+    for key in _MEANING.get(noun, ()):
+        pair.compare_claim(key, known)
     for key, larger in _IF_LARGER.items():
         pair.compare_number(key, larger=larger)
-    for key in ("formal", "verification"):
-        text, other = pair.old.get(key), pair.new.get(key)
-        kind = relation(text, other) if isinstance(text, str) and isinstance(other, str) else None
-        if kind in ("tightened", "weakened"):  # most are prose to us, and prose is neutral
-            pair.both(key)
-            pair.add(kind, f"{key} '{text}' became '{other}'", key, old=text, new=other)
+    for key, ranks in _RANKED.get(noun, {}).items():
+        pair.compare_ranked(key, ranks)
+    pair.compare_reason("tolerance_reason")
     _applies_to(pair)
     pair.compare_rest(_PROSE)
 

@@ -7,7 +7,7 @@ from typing import Any
 from aprender.contracts.bounds import known_from
 from aprender.contracts.change import Pair, same, texts_of
 
-PROSE = ("rule", "description", "prediction", "expected", "if_fails", "fails_if", "name", "tolerance_reason")
+PROSE = ("rule", "description", "prediction", "expected", "if_fails", "fails_if", "name")
 _RUN_BY = ("test", "command", "test_harness")  # how the old dialect says what is executed
 
 
@@ -21,6 +21,10 @@ def compare_falsifier(pair: Pair) -> None:
     _classes(pair, became)
     _shipping(pair)
     pair.compare_number("tolerance", larger="weakened")
+    pair.compare_reason("tolerance_reason")
+    if not texts_of(pair.old.get("expect")):
+        for key in ("prediction", "expected"):  # the only bound there is
+            pair.compare_claim(key)
     pair.compare_rest(PROSE)
 
 

@@ -107,6 +107,61 @@ def test_the_class_of_a_change(old: str, new: str, expected: str | None) -> None
         assert shown[0].what in (what, f"{shown[0].place.rpartition('.')[0]}: {what}")
 
 
+BLOCKS = """\
+metadata: {enforcement_level: strict, locked_level: L4}
+proof_obligations:
+  - {id: O, type: equivalence, property: p, formal: x is close to y, tolerance: 0.1, tolerance_reason: rounding}
+  - {id: P, type: bound, property: p, formal: x < 1}
+kernel_structure:
+  phases:
+    - {name: load, description: d, invariant: sum is kept}
+    - {name: store, description: d}
+kani_harnesses: [{id: K, obligation: O, strategy: exhaustive}]
+enforcement:
+  lint: {description: d, severity: error, check: make lint}
+  format: {description: d}
+qa_gate: {pass_criteria: all checks pass}
+falsification_tests: [{id: F, rule: r, prediction: error below 1e-6}]
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("level: strict", "level: basic", "weakened: metadata: enforcement_level strict became basic"),
+        ("level: strict", "level: proven", "tightened: metadata: enforcement_level strict became proven"),
+        ("enforcement_level: strict, ", "", "weakened: metadata: enforcement_level strict became none"),
+        ("level: strict", "level: mine", "weakened: metadata: enforcement_level strict became mine"),
+        ("L4", "l2", "weakened: metadata: locked_level L4 became l2"),
+        ("L4", "l4", "neutral: metadata: locked_level L4 became l4"),
+        ("L4", "L5", "tightened: metadata: locked_level L4 became L5"),
+        ("equivalence", "invariant", "weakened: O: type 'equivalence' became 'invariant': another claim"),
+        ("close to", "near", "weakened: O: formal 'x is close to y' became 'x is near y': another claim"),
+        (", formal: x is close to y", "", "weakened: O: formal removed: 'x is close to y'"),
+        ("formal: x < 1", "formal: x < 2", "weakened: P: formal 'x < 1' became 'x < 2'"),
+        ("formal: x < 1", "formal: x < 0", "tightened: P: formal 'x < 1' became 'x < 0'"),
+        ("formal: x < 1", "formal: 1 > x", "neutral: P: formal 'x < 1' became '1 > x', which says the same"),
+        (", tolerance_reason: rounding", "", "weakened: O: tolerance_reason removed: 'rounding'"),
+        ("rounding", "two roundings", "neutral: O: tolerance_reason reworded"),
+        ("    - {name: store, description: d}\n", "", "weakened: phase store removed"),
+        ("sum is kept", "sum is near", "weakened: load: invariant 'sum is kept' became 'sum is near': another claim"),
+        ("exhaustive", "stub_float", "weakened: K: strategy exhaustive became stub_float"),
+        ("exhaustive", "compositional", "weakened: K: strategy exhaustive became compositional"),
+        ("obligation: O", "obligation: P", "weakened: K: obligation 'O' became 'P': another claim"),
+        ("severity: error", "severity: warning", "weakened: lint: severity error became warning"),
+        ("make lint", "make tea", "weakened: lint: check 'make lint' became 'make tea': another claim"),
+        ("  format: {description: d}\n", "", "weakened: enforcement rule format removed"),
+        ("all checks", "any check", "weakened: qa_gate: pass_criteria 'all checks pass' became 'any check pass': another claim"),
+        ("below 1e-6", "below 1", "weakened: F: prediction 'error below 1e-6' became 'error below 1': another claim"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_told_to_demand_as_much_is_weakened(old: str, new: str, expected: str) -> None:
+    """In every block that demands something, not only in falsifiers."""
+    assert old in BLOCKS
+    found = diff_texts(BLOCKS, BLOCKS.replace(old, new))
+    assert [f"{change.kind}: {change.what}" for change in found.changes] == [expected]
+
+
 def test_places_are_in_the_new_file_and_in_the_old_one_for_what_is_gone() -> None:
     """All changes at once, in order of place."""
     new = (
