@@ -7,6 +7,8 @@ from typing import Any, Literal, NamedTuple
 
 from aprender.contracts.bounds import NOTHING_KNOWN, Known, comparison_or_none, relation
 from aprender.contracts.document import Document
+from aprender.contracts.migrate_steps import LOAD_BEARING
+from aprender.contracts.reader import plain_scalar
 
 Kind = Literal["tightened", "weakened", "neutral"]
 Path = tuple[str | int, ...]
@@ -36,24 +38,48 @@ class Change(NamedTuple):
         return {"class": self.kind} | {key: getattr(self, key) for key in keys}
 
 
+# What a diff judges and the published parser reads: under another name it is gone, whatever else was migrated.
+_JUDGED = LOAD_BEARING | frozenset(
+    ("equations", "proof_obligations", "falsification_tests", "kani_harnesses", "type_invariants", "kernel_structure",
+     "enforcement", "qa_gate", "formula", "domain", "codomain", "invariants", "preconditions", "postconditions",
+     "property", "formal", "type", "tolerance", "applies_to", "bound", "strategy", "obligation", "predicate", "prediction",
+     "test", "severity", "check", "phases", "invariant", "pass_criteria", "checks", "enforcement_level", "locked_level")
+)  # fmt: skip
+_NO_ALIASES: Mapping[str, str] = {}
+
+
 class Record:
     """Collects changes and finds their places: in NEW, or in OLD for what is only there."""
 
     def __init__(self, old: Document, new: Document) -> None:
         self.old, self.new = old, new
         self.changes: list[Change] = []
+        self.migrated = _version(old) is None and _version(new) == 2
+        self.claims: dict[str, str] = {}  # the id that an obligation without one got, by what it claims
 
 
 class Pair:
     """The same mapping in both documents; ``name`` is what stands before each place in it."""
 
     def __init__(
-        self, record: Record, name: str, old: tuple[Any, Path], new: tuple[Any, Path], falsifier: str | None = None
+        self,
+        record: Record,
+        name: str,
+        old: tuple[Any, Path],
+        new: tuple[Any, Path],
+        falsifier: str | None = None,
+        aliases: Mapping[str, str] = _NO_ALIASES,
     ) -> None:
         self.record, self.name, self.falsifier = record, name, falsifier
         (old_data, self.old_path), (new_data, self.new_path) = old, new
-        self.old: Mapping[str, Any] = old_data if isinstance(old_data, dict) else {}
-        self.new: Mapping[str, Any] = new_data if isinstance(new_data, dict) else {}
+        before: Mapping[str, Any] = old_data if isinstance(old_data, dict) else {}
+        after: Mapping[str, Any] = new_data if isinstance(new_data, dict) else {}
+        self._old_keys = _renamed(before, after, aliases)
+        self._new_keys = _renamed(after, before, aliases)
+        if record.migrated:
+            self._new_keys |= _put_aside(before, after)
+        self.old = {self._old_keys.get(key, key): value for key, value in before.items()}
+        self.new = {self._new_keys.get(key, key): value for key, value in after.items()}
         self.seen: set[str] = set()
 
     def both(self, key: str) -> tuple[Any, Any]:
@@ -61,12 +87,11 @@ class Pair:
         self.seen.add(key)
         return self.old.get(key), self.new.get(key)
 
-    def inner(self, key: str) -> Pair:
+    def inner(self, key: str, aliases: Mapping[str, str] = _NO_ALIASES) -> Pair:
         """The mappings that ``key`` leads to."""
         old, new = self.both(key)
-        return Pair(
-            self.record, self._place(key), (old, (*self.old_path, key)), (new, (*self.new_path, key)), self.falsifier
-        )
+        sides = (old, (*self.old_path, key)), (new, (*self.new_path, key))
+        return Pair(self.record, self._place(key), *sides, self.falsifier, aliases)
 
     def add(
         self,
@@ -81,10 +106,13 @@ class Pair:
     ) -> None:
         """Record a change of ``key``; ``at`` are the indices in OLD and in NEW where it is an entry of a list."""
         removed = new is None and old is not None
-        document, path, index = (
-            (self.record.old, self.old_path, at[0]) if removed else (self.record.new, self.new_path, at[1])
+        document, path, index, keys = (
+            (self.record.old, self.old_path, at[0], self._old_keys)
+            if removed
+            else (self.record.new, self.new_path, at[1], self._new_keys)
         )
-        position = document.position((*path, key) if index is None else (*path, key, index))
+        typed = next((typed for typed, name in keys.items() if name == key), key)
+        position = document.position((*path, typed) if index is None else (*path, typed, index))
         place = self._place(key)
         known = (place, self.falsifier, *names, *(value for value in (old, new) if isinstance(value, str)))
         message = f"{self.name}: {what}" if self.name else what
@@ -192,6 +220,29 @@ class Pair:
         return f"{self.name}.{key}" if self.name else key
 
 
+def _version(document: Document) -> Any:
+    return document.data.get("schema_version") if isinstance(document.data, dict) else None
+
+
+def _renamed(data: Mapping[str, Any], other: Mapping[str, Any], aliases: Mapping[str, str]) -> dict[str, str]:
+    """The older names in ``data`` for which ``other`` has the newer one: another word is no change."""
+    return {
+        old: new
+        for old, new in aliases.items()
+        if old in data and new not in data and new in other and old not in other
+    }
+
+
+def _put_aside(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, str]:
+    """The ``x-`` keys of NEW under which ``pv migrate`` keeps, unchanged, what nobody looked at in OLD."""
+    plain = {key: key.removeprefix("x-") for key in new if key.startswith("x-") and key not in old}
+    return {
+        key: name
+        for key, name in plain.items()
+        if name in old and name not in new and name not in _JUDGED and same(old[name], new[key])
+    }
+
+
 def texts_of(value: Any) -> dict[str, int]:
     """The entries of a list of texts with their indices; what is not text by its plain form."""
     items = value if isinstance(value, list) else [] if value is None else [value]
@@ -202,13 +253,19 @@ def texts_of(value: Any) -> dict[str, int]:
 
 
 def same(old: Any, new: Any) -> bool:
-    """Equal values; text is compared without regard to how its lines are broken, and True is not 1."""
+    """Equal values; text is compared without regard to how its lines are broken, and True is not 1.
+
+    A number is the same as the text of that number: where text is meant, quotes don't change what is said.
+    """
     if isinstance(old, str) and isinstance(new, str):
         return old.split() == new.split()
     if isinstance(old, dict) and isinstance(new, dict):
         return old.keys() == new.keys() and all(same(old[key], new[key]) for key in old)
     if isinstance(old, list) and isinstance(new, list):
         return len(old) == len(new) and all(map(same, old, new))
+    for text, number in ((old, new), (new, old)):
+        if isinstance(text, str) and _is_number(number):
+            return bool(text) and plain_scalar(text) == number
     return bool(old == new) and isinstance(old, bool) == isinstance(new, bool)
 
 

@@ -14,6 +14,7 @@ from aprender.contracts.bounds import known_from
 from aprender.contracts.change import Change, Kind, Pair, Path, Record, same, texts_of
 from aprender.contracts.diff_falsifier import compare_falsifier
 from aprender.contracts.document import Document
+from aprender.contracts.migrate_steps import ALIASES, DEFAULT_TYPE
 
 LEVELS = ("none", "patch", "minor", "major")
 _HOURS = {"h": 1, "d": 24, "w": 168}
@@ -83,7 +84,7 @@ def diff(old: Document, new: Document) -> Diff:
             old=before,
             new=after,
         )
-    metadata = top.inner("metadata")
+    metadata = top.inner("metadata", {"last_modified": "updated"})
     versions = metadata.both("version")
     _metadata(metadata)
     for key in _NOUNS:
@@ -159,6 +160,8 @@ def _items(top: Pair, key: str) -> None:
     noun = _NOUNS[key]
     before, after = top.both(key)
     old, new = _named(before, key, top.old_path), _named(after, key, top.new_path)
+    if noun == "obligation":
+        old = _with_new_ids(old, new, top.record)
     renamed = _renamed(old, new) if key == "falsification_tests" else {}
     for name, item in old.items():
         if name in new or name in renamed:
@@ -166,7 +169,8 @@ def _items(top: Pair, key: str) -> None:
         _whole(top, "weakened", f"{noun} {name} removed", noun, name, item, None)
     for name, item in new.items():
         if name in old:
-            _compare(Pair(top.record, name, old[name], item, name if noun == "falsifier" else None), noun)
+            falsifier = name if noun == "falsifier" else None
+            _compare(Pair(top.record, name, old[name], item, falsifier, ALIASES.get(key, {})), noun)
         elif name not in renamed.values():
             _whole(top, "tightened", f"{noun} {name} added", noun, name, None, item)
     for name, other in renamed.items():
@@ -202,12 +206,35 @@ def _named(value: Any, key: str, path: Path) -> dict[str, _Item]:
         entries = list(enumerate(value)) if isinstance(value, list) else []
     for step, entry in entries:
         data = entry if isinstance(entry, dict) else {"formula": entry} if key == "equations" else {"property": entry}
+        if key == "proof_obligations" and data.get("type") is None:
+            data = data | {"type": DEFAULT_TYPE}
         candidates = [step] if isinstance(step, str) else [data.get(k) for k in ("id", "name", "property", "statement")]
         name = next((text for text in candidates if isinstance(text, str) and text.strip()), f"{key}[{step}]")
         while name in found:  # a duplicate is an error of its own; here the second is compared with the second
             name += " (again)"
         found[name] = _Item(data, (*path, key, step))
     return found
+
+
+def _with_new_ids(old: dict[str, _Item], new: dict[str, _Item], record: Record) -> dict[str, _Item]:
+    """OLD's obligations by the id that each has in NEW: one that had none is told by what it claims."""
+    free: dict[str, list[str]] = {}
+    for name, item in new.items():
+        if name not in old:
+            free.setdefault(_claim(item), []).append(name)
+    found: dict[str, _Item] = {}
+    for name, item in old.items():
+        claim = _claim(item)
+        if claim and name not in new and not isinstance(item.data.get("id"), str) and free.get(claim):
+            name = free[claim].pop(0)
+            record.claims.setdefault(claim, name)
+        found[name] = item
+    return found
+
+
+def _claim(item: _Item) -> str:
+    text = item.data.get("property", item.data.get("statement"))
+    return " ".join(text.split()) if isinstance(text, str) else ""
 
 
 def _renamed(old: dict[str, _Item], new: dict[str, _Item]) -> dict[str, str]:
@@ -243,11 +270,16 @@ def _compare(pair: Pair, noun: str) -> None:
     if noun == "falsifier":
         compare_falsifier(pair)
         return
+    if pair.name in (pair.old.get("id"), pair.new.get("id")):
+        pair.both("id")  # the name by which the two were found
+    claim = _line(pair.old.get("obligation"))
+    if noun == "harness" and claim in pair.record.claims and pair.record.claims[claim] == pair.new.get("obligation"):
+        pair.both("obligation")  # the same one, by the id that it has now
     known = known_from(*(texts_of(side.get("preconditions")) for side in (pair.old, pair.new)))
     for key in _CLAIMS:
         pair.compare_texts(key, key.removesuffix("s"), bounds=True, known=known)
     pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True, known=known)
-    for key in _MEANING.get(noun, ()):
+    for key in [key for key in _MEANING.get(noun, ()) if key not in pair.seen]:
         pair.compare_claim(key, known)
     for key, larger in _IF_LARGER.items():
         pair.compare_number(key, larger=larger)
@@ -264,6 +296,10 @@ def _applies_to(pair: Pair) -> None:
     if old != new:
         kind: Kind = "tightened" if new == "all" or old in ("not_applicable", "N/A") else "weakened"
         pair.add(kind, f"applies_to {old} became {new}", "applies_to", old=old, new=new)
+
+
+def _line(value: Any) -> str:
+    return " ".join(str(value).split())
 
 
 def _shown(value: Any) -> str:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from aprender.cli.pv import main
 from aprender.contracts.check import check_content
+from aprender.contracts.diff import diff
 from aprender.contracts.migrate import BOM, Migration, migrate
 from aprender.contracts.migrate_steps import ALIASES
 from aprender.contracts.reader import read_bytes
@@ -342,3 +343,47 @@ def _status(*words: str) -> Any:
     with pytest.raises(SystemExit) as end:
         main(words)
     return end.value.code
+
+
+def changes_of(migration: Migration) -> list[str]:
+    """What a diff says of a migration, but for what is neutral."""
+    (before, _), (after, _) = (read_bytes(text, migration.file) for text in (migration.before, migration.after))
+    assert before is not None
+    assert after is not None
+    return [f"{change.kind}: {change.what}" for change in diff(before, after).changes if change.kind != "neutral"]
+
+
+def test_a_migration_does_not_look_like_a_weakening() -> None:
+    """Names, ids, quotes and what is put aside are seen through: nothing is demanded that was not, nothing less."""
+    text = OLD + "kani_harnesses: [{id: K, obligation: Output is finite, status: odd}]\n"
+    text = text.replace("falsification_tests:", "- property: Output is finite\n\nfalsification_tests:", 1)
+    assert changes_of(migrate(text.encode(), "x.yaml")) == ["tightened: schema_version None became 2"]
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is not on this machine")
+def test_no_migration_of_a_real_contract_looks_like_a_weakening() -> None:
+    """All that pv migrate can migrate."""
+    migrations = [migrate(path.read_bytes(), str(path)) for path in sorted(CORPUS.rglob("*.yaml"))]
+    changed = [one for one in migrations if one.changed]
+    assert len(changed) > 100
+    for migration in changed:
+        assert changes_of(migration) == ["tightened: schema_version None became 2"], migration.file
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("tolerance: 0.1", "x-tolerance: 0.1", "weakened: some-claim: tolerance removed: 0.1 became none"),
+        ("property: some claim", "property: other claim", "weakened: obligation some claim removed"),
+        ("obligation: some claim", "obligation: nothing", "weakened: K: obligation 'some claim' became 'nothing': another claim"),
+        (", obligation: some claim", "", "weakened: K: obligation removed: 'some claim'"),
+    ],
+)  # fmt: skip
+def test_what_is_weakened_beside_a_migration_is_seen(old: str, new: str, expected: str) -> None:
+    """Only what pv migrate does is seen through."""
+    text = "proof_obligations:\n  - {property: some claim, tolerance: 0.1}\nkani_harnesses:\n  - {id: K, obligation: some claim}\n"
+    assert old in text
+    migrated = "schema_version: 2\n" + text.replace("{property", "{id: some-claim, type: invariant, property").replace(
+        old, new
+    )
+    assert expected in changes_of(Migration("x.yaml", text.encode(), migrated.encode()))
