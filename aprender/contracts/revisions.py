@@ -33,10 +33,11 @@ def side_of(name: str, other: str) -> Side:
     if name.startswith(SAME_PATH):
         if not os.path.exists(other):
             raise NothingToDo(f"{name} needs a path on the other side; {other}: no such file or folder")
-        folder, path = os.path.split(os.path.abspath(other))
+        # From within a folder: its parent may lie outside of the repository.
+        folder, path = (other, "") if os.path.isdir(other) else os.path.split(os.path.abspath(other))
         return _in_git(name.removeprefix(SAME_PATH), f"./{path}", folder, f"{name}:{other}")
     revision, colon, path = name.partition(":")
-    if colon and revision and path:
+    if colon and revision:
         return _in_git(revision, path, ".", name)
     folder = os.path.dirname(name) or "."
     hint = did_you_mean(os.path.basename(name), os.listdir(folder)) if os.path.isdir(folder) else ""
@@ -74,13 +75,18 @@ def _read(path: str) -> bytes:
 
 def _in_git(revision: str, path: str, folder: str, label: str) -> Side:
     commit = _git(folder, label, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    found = f"{commit.decode().strip()}:{path}"
-    if _git(folder, label, "cat-file", "-t", found).strip() != b"tree":
-        return Side(False, {_stem(path): (label, _git(folder, label, "cat-file", "blob", found))})
-    listing = _git(folder, label, "ls-tree", "-r", "-z", "--name-only", found).decode("utf-8", "surrogateescape")
-    names = sorted(name for name in listing.split("\0") if _is_contract(name))
-    root = label.rstrip("/")
-    blobs = {f"{root}/{name}": _git(folder, label, "cat-file", "blob", f"{found.rstrip('/')}/{name}") for name in names}
+    # A path such as ./contracts is read by git from the folder it runs in, but its trees are then listed from the root:
+    # what is named is found first, as an object; only objects are asked for after that.
+    found = _git(folder, label, "rev-parse", f"{commit.decode().strip()}:{path}")
+    name = found.decode().strip()
+    if _git(folder, label, "cat-file", "-t", name).strip() != b"tree":
+        return Side(False, {_stem(path): (label, _git(folder, label, "cat-file", "blob", name))})
+    entries = _git(folder, label, "ls-tree", "-r", "-z", "--full-tree", name).decode("utf-8", "surrogateescape")
+    blobs: dict[str, bytes] = {}
+    for entry in sorted(entries.split("\0"), key=lambda entry: entry.partition("\t")[2]):
+        about, _, file = entry.partition("\t")
+        if _is_contract(file) and about.split()[1] == "blob":
+            blobs[f"{label.rstrip('/')}/{file}"] = _git(folder, label, "cat-file", "blob", about.split()[2])
     return _folder(label, blobs)
 
 
