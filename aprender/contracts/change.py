@@ -43,7 +43,8 @@ _JUDGED = LOAD_BEARING | frozenset(
     ("equations", "proof_obligations", "falsification_tests", "kani_harnesses", "type_invariants", "kernel_structure",
      "enforcement", "qa_gate", "formula", "domain", "codomain", "invariants", "preconditions", "postconditions",
      "property", "formal", "type", "tolerance", "applies_to", "bound", "strategy", "obligation", "predicate",
-     "prediction", "test", "severity", "check", "phases", "invariant", "pass_criteria", "checks", "enforcement_level", "locked_level")
+     "prediction", "test", "severity", "check", "phases", "invariant", "pass_criteria", "checks", "enforcement_level",
+     "locked_level")
 )  # fmt: skip
 _NO_ALIASES: Mapping[str, str] = {}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from aprender.contracts.schema_check import is_version_2
 from aprender.contracts.validate import Validation
 from aprender.errors import AprenderError
 from aprender.falsify.bind import Mismatch, mismatches, project_root
-from aprender.falsify.node_ids import Named, collect, named_tests
+from aprender.falsify.node_ids import Collection, Named, Selection, collect, named_tests, selection
 from aprender.falsify.probe import PlantedDefect, Probe
 
 
@@ -28,6 +29,16 @@ class _Use(NamedTuple):
     path: KeyPath
     planted: dict[str, PlantedDefect]
     listed: frozenset[str]
+
+
+class _Command(NamedTuple):
+    """What a falsifier says is executed, and the tests that it gives to pytest."""
+
+    document: Document
+    path: KeyPath
+    text: str
+    tests: list[Named]
+    selection: Selection | None
 
 
 def check_binding(validation: Validation) -> list[Finding]:
@@ -87,20 +98,28 @@ def _never_listed(uses: list[_Use]) -> Iterator[Finding]:
 
 def _tests(documents: Iterable[Document]) -> Iterator[Finding]:
     """BIND-006: the tests that pytest would be given are tests that it collects."""
-    by_root: dict[Path, list[tuple[Document, KeyPath, str, Named]]] = {}
+    by_root: dict[Path, list[_Command]] = {}
     for document in documents:
         root = project_root(Path(document.file))
         for path, item in items(document, "falsification_tests"):
             key = key_of(item, "test", "command")
-            command = item.get(key)
-            if not isinstance(command, str):
-                continue
-            for named in named_tests(command):
-                by_root.setdefault(root, []).append((document, (*path, key), command, named))
-    for root, found in by_root.items():
-        collection = collect(root, [named for *_, named in found])
-        for document, at, command, named in found:
-            if problem := collection.problem(named):
-                finding = added(document, at, "BIND-006", problem)
-                place = position_within(document, at, command, named.column)
-                yield finding._replace(line=place.line, column=place.column) if place else finding
+            if isinstance(text := item.get(key), str):
+                command = _Command(document, (*path, key), text, named_tests(text), selection(text))
+                by_root.setdefault(root, []).append(command)
+    for root, commands in by_root.items():
+        selections = [command.selection for command in commands if command.selection]
+        collection = collect(root, [named for command in commands for named in command.tests], selections)
+        for command in commands:
+            yield from _wrong_tests(command, collection)
+
+
+def _wrong_tests(command: _Command, collection: Collection) -> Iterator[Finding]:
+    """The tests of one command that are none; or, where all are, that it chooses none of them."""
+    wrong = [(problem, named.column) for named in command.tests if (problem := collection.problem(named))]
+    if not wrong and command.selection in collection.idle:
+        words = shlex.join(command.selection.words)
+        wrong = [(f"{words} selects no test of those that pytest collects", command.selection.column)]
+    for problem, column in wrong:
+        finding = added(command.document, command.path, "BIND-006", problem)
+        place = position_within(command.document, command.path, command.text, column)
+        yield finding._replace(line=place.line, column=place.column) if place else finding

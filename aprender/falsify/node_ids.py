@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from aprender.contracts.findings import did_you_mean
 
 SECONDS = 300
 _TAKE_A_VALUE = frozenset(("-c", "-k", "-m", "-n", "-o", "-p", "-W", "--deselect", "--ignore", "--rootdir"))
+_SELECT = ("-k", "-m")
+_NODE = re.compile(r"[^\s=-][^\s:=]*\.py::\w")
 _COULD_NOT = (3, 4)  # pytest's exit codes for an internal and a usage error, such as a conftest that can't be imported
 _SHELL = frozenset("&|;<>`$()")  # a command line that does more than calling pytest is left alone
 
@@ -24,17 +27,29 @@ _COLLECT = """
 import json, sys, pytest
 
 class Collected:
-    tests, errors = [], {}
+    def __init__(self):
+        self.tests, self.errors, self.left = [], {}, None
     def pytest_itemcollected(self, item):
         self.tests.append(item.nodeid)
     def pytest_collectreport(self, report):
         if report.failed:
             self.errors[report.nodeid] = str(report.longrepr)
+    def pytest_collection_finish(self, session):
+        self.left = len(session.items)
 
 options = ["--collect-only", "-q", "-p", "no:cacheprovider", "--rootdir=."]
-status = pytest.main([*options, *sys.argv[2:]], plugins=[Collected()])
+files, selections = json.loads(sys.argv[2])
+collected, status = Collected(), 0
+if files:
+    status = pytest.main([*options, *files], plugins=[collected])
+idle = []
+for index, (words, nodes) in enumerate(selections):
+    selected = Collected()
+    pytest.main([*options, "-m", "", *words, *nodes], plugins=[selected])
+    if selected.left == 0 and not selected.errors:
+        idle.append(index)
 with open(sys.argv[1], "w", encoding="utf-8") as file:
-    json.dump({"tests": Collected.tests, "errors": Collected.errors, "status": int(status)}, file)
+    json.dump({"tests": collected.tests, "errors": collected.errors, "status": int(status), "idle": idle}, file)
 """
 
 
@@ -50,20 +65,51 @@ class Named(NamedTuple):
         return self.node.partition("::")[0]
 
 
+class Selection(NamedTuple):
+    """What ``-k`` and ``-m`` of a command choose among the tests that it names, and where the first of them stands."""
+
+    words: tuple[str, ...]
+    nodes: tuple[str, ...]
+    column: int
+
+
 def named_tests(command: str) -> list[Named]:
     """The files and node ids that a command line gives to pytest; none where it is another command."""
-    try:
-        words = shlex.split(command)
-    except ValueError:
-        return []
-    if _SHELL & set("".join(words)) or "--pyargs" in words or (start := _after_pytest(words)) is None:
-        return []
     found: list[Named] = []
-    for before, word in zip(words[start - 1 :], words[start:], strict=False):
+    for before, word in _arguments(command):
         file = word.partition("::")[0]
         if file.endswith(".py") and not word.startswith("-") and before not in _TAKE_A_VALUE:
             found.append(Named(os.path.normpath(file) + word[len(file) :], command.find(word) + 1))
     return found
+
+
+def selection(command: str) -> Selection | None:
+    """What a command line chooses among its tests; None where it chooses nothing, or is no call of pytest."""
+    arguments = _arguments(command)
+    words = [
+        text
+        for before, word in arguments
+        for text in ((before, word) if before in _SELECT else (word,) if word[:2] in _SELECT and word[2:] else ())
+    ]
+    if not words:
+        return None
+    paths = [word for before, word in arguments if not word.startswith("-") and before not in _TAKE_A_VALUE]
+    return Selection(tuple(words), tuple(paths), command.find(f" {words[0]}") + 2)
+
+
+def _arguments(command: str) -> list[tuple[str, str]]:
+    """What a command line gives to pytest, each word with the one before it; a bare node id is what pytest is given."""
+    try:
+        words = shlex.split(command)
+    except ValueError:
+        return []
+    if words and _NODE.match(words[0]):
+        words.insert(0, "pytest")
+    elif _SHELL & set("".join(words)):
+        return []
+    if "--pyargs" in words or (start := _after_pytest(words)) is None:
+        return []
+    return list(zip(words[start - 1 :], words[start:], strict=False))
 
 
 def _after_pytest(words: list[str]) -> int | None:
@@ -86,6 +132,7 @@ class Collection(NamedTuple):
     tests: frozenset[str]
     errors: dict[str, str]
     failure: str | None
+    idle: frozenset[Selection] = frozenset()
 
     def problem(self, named: Named) -> str | None:
         """Why ``named`` is no test, or None."""
@@ -106,15 +153,16 @@ class Collection(NamedTuple):
         return f"pytest collects no test {named.node}.{hint}".removesuffix(".")
 
 
-def collect(root: Path, named: Iterable[Named]) -> Collection:
+def collect(root: Path, named: Iterable[Named], selections: Iterable[Selection] = ()) -> Collection:
     """Ask pytest for the tests in the files of ``named``, in a process of its own: importing tests runs their code."""
     files = sorted({one.file for one in named if (root / one.file).is_file()})
     nothing: frozenset[str] = frozenset()
-    if not files:
+    chosen = list(dict.fromkeys(selections))
+    if not files and not chosen:
         return Collection(root, nothing, {}, None)
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "collected.json"
-        command = [sys.executable, "-c", _COLLECT, str(answer), *files]
+        command = [sys.executable, "-c", _COLLECT, str(answer), json.dumps([files, [one[:2] for one in chosen]])]
         environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
         try:
             done = subprocess.run(  # noqa: S603 - our own Python, no shell
@@ -126,7 +174,8 @@ def collect(root: Path, named: Iterable[Named]) -> Collection:
             return Collection(root, nothing, {}, _last_line(done.stderr or done.stdout))
         found = json.loads(answer.read_text("utf-8"))
     failure = _last_line(done.stderr or done.stdout) if found["status"] in _COULD_NOT else None
-    return Collection(root, frozenset(found["tests"]), found["errors"], failure)
+    idle = frozenset(chosen[index] for index in found["idle"])
+    return Collection(root, frozenset(found["tests"]), found["errors"], failure, idle)
 
 
 def _last_line(text: str) -> str:

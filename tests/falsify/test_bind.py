@@ -203,6 +203,7 @@ def with_test(project: Project, command: str) -> Project:
         "pytest tests/test_room.py", "pytest tests/test_room.py::test_reading", "python -m pytest -q tests/test_room.py::test_reading[2]",
         "uv run pytest ./tests/test_room.py::TestRoom", "CI=1 pytest tests/test_room.py::TestRoom::test_warm -k warm",
         "cargo test nothing_of_ours", "cd x && pytest tests/nowhere.py", "echo pytest tests/nowhere.py", "pytest", "pytest 'tests/x",
+        "tests/test_room.py::test_reading", "'tests/test_room.py::test_reading[2]'", "pytest -k warm tests/test_room.py",
     ],
 )  # fmt: skip
 def test_tests_that_are_collected_and_commands_that_are_not_pytest(command: str, project: Project) -> None:
@@ -216,6 +217,9 @@ def test_tests_that_are_collected_and_commands_that_are_not_pytest(command: str,
         ("pytest tests/test_room.py::test_readng", "18:18: BIND-006 error: pytest collects no test tests/test_room.py::test_readng. Did you mean 'test_reading'?"),
         ("pytest tests/test_room.py::test_reading[3]", "18:18: BIND-006 error: pytest collects no test tests/test_room.py::test_reading[3]. Did you mean 'test_reading'?"),
         ("pytest -q tests/test_room.py::test_gone_for_good_and_long_ago", "18:21: BIND-006 error: pytest collects no test tests/test_room.py::test_gone_for_good_and_long_ago"),
+        ("tests/test_room.py::test_readng", "18:11: BIND-006 error: pytest collects no test tests/test_room.py::test_readng. Did you mean 'test_reading'?"),
+        ("pytest tests/test_room.py -k nothing_of_ours", "18:37: BIND-006 error: -k nothing_of_ours selects no test of those that pytest collects"),
+        ("pytest tests/test_room.py -m no_such_mark", "18:37: BIND-006 error: -m no_such_mark selects no test of those that pytest collects"),
         ("pytest tests/test_rom.py", "18:18: BIND-006 error: no file tests/test_rom.py in {root}. Did you mean 'tests/test_room.py'?"),
         ("pytest tests/test_broken.py::test_x", "18:18: BIND-006 error: tests/test_broken.py can't be collected: ModuleNotFoundError: No module named 'nowhere_to_be_found'"),
     ],
