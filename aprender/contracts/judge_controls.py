@@ -17,6 +17,8 @@ from aprender.contracts.samples import Effort, repeats_a_name, sampled
 
 NO_MATTER_WHAT = "no observation can change the outcome"
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+_SIGNS = {"<": {-1}, "<=": {-1, 0}, "==": {0}, "!=": {-1, 1}}  # of left minus right, as _form has them
+_WEAKER = {"<": "<=", "==": "<="}  # what an operator implies besides itself
 _NOT_FINITE = frozenset(("nan", "inf", "infinity"))
 
 
@@ -29,17 +31,16 @@ def foregone(comparison: Comparison, guards: Sequence[Comparison] = (), effort: 
         return f"'{word}' is no number here: a bound is finite"
     if reason := _without_value(comparison):
         return reason
-    if not comparison.names:
-        return f"compares constants: {NO_MATTER_WHAT}"
-    if key_of(comparison.left) == key_of(comparison.right):
-        return f"compares '{source_of(comparison.left)}' with itself: {NO_MATTER_WHAT}"
+    if reason := _same_for_all(comparison):
+        return reason
     terms, constant = _difference(comparison)
     if not terms:
         return f"the names cancel out: {NO_MATTER_WHAT}"
-    outcome, whose = _proved(comparison, terms, constant, {}), ""
+    if nothing := next(filter(_takes_from_itself, comparison.parts()), None):
+        return f"'{source_of(nothing)}' is zero whatever is observed"
+    outcome, whose = _outcome_of_all(comparison, terms, constant), ""
     if outcome is None and guards:
-        bounds = _bounds(guards)
-        outcome, whose = _proved(comparison, terms, constant, bounds) if bounds else None, " that passes the guards"
+        outcome, whose = _outcome_of_guarded(comparison, terms, constant, guards), " that passes the guards"
     if outcome is None:
         outcome, whose = sampled(comparison, effort or Effort()), ""
     if outcome is None:
@@ -49,13 +50,81 @@ def foregone(comparison: Comparison, guards: Sequence[Comparison] = (), effort: 
     return f"holds of no observation{whose}: nothing can satisfy it"
 
 
-def contradicted(guards: Sequence[Comparison]) -> tuple[Comparison, Comparison] | None:
-    """The first guard that leaves nothing of what the earlier ones let through, and the one that it contradicts."""
-    for index, guard in enumerate(guards):
-        for earlier in guards[:index]:
-            if guard.names == earlier.names and _bounds((earlier, guard)) is None:
-                return guard, earlier
+def _same_for_all(comparison: Comparison) -> str | None:
+    if not comparison.names:
+        return f"compares constants: {NO_MATTER_WHAT}"
+    if key_of(comparison.left) == key_of(comparison.right):
+        return f"compares '{source_of(comparison.left)}' with itself: {NO_MATTER_WHAT}"
     return None
+
+
+def _outcome_of_all(
+    comparison: Comparison, terms: Mapping[str, tuple[float, ast.expr]], constant: float
+) -> bool | None:
+    if comparison.symbol in ("==", "!=") and _never_zero(terms, constant):
+        return comparison.symbol == "!="
+    return _proved(comparison, terms, constant, {})
+
+
+def _outcome_of_guarded(
+    comparison: Comparison, terms: Mapping[str, tuple[float, ast.expr]], constant: float, guards: Sequence[Comparison]
+) -> bool | None:
+    if _implied(comparison, guards):
+        return True
+    bounds = _bounds(guards)
+    return _proved(comparison, terms, constant, bounds) if bounds else None
+
+
+def contradicted(comparisons: Sequence[Comparison]) -> tuple[Comparison, Comparison] | None:
+    """The first comparison that leaves nothing of what an earlier one lets through, and that one."""
+    known = [(one, _form(one), _intervals((one,))) for one in comparisons]  # once for each: pairs are many
+    for index, (later, form, left) in enumerate(known):
+        for earlier, other, left_before in known[:index]:
+            if later.names != earlier.names:
+                continue
+            if _opposite(form, other) or any(
+                _apart(left[name], left_before[name]) for name in left.keys() & left_before
+            ):
+                return later, earlier
+    return None
+
+
+def _opposite(one: tuple[str, str, str], other: tuple[str, str, str]) -> bool:
+    """Whether two comparisons of the same sides hold for no sign of their difference in common."""
+    (symbol, *sides), (other_symbol, *other_sides) = one, other
+    if sides == other_sides:
+        return not _SIGNS[symbol] & _SIGNS[other_symbol]
+    return sides == other_sides[::-1] and not _SIGNS[symbol] & {-sign for sign in _SIGNS[other_symbol]}
+
+
+def _apart(one: Interval, other: Interval) -> bool:
+    return max(one.low, other.low) > min(one.high, other.high)
+
+
+def repeated(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
+    """Each comparison that says the same as an earlier one, and that one."""
+    first: dict[tuple[str, str, str], Comparison] = {}
+    return [(one, earlier) for one in comparisons if (earlier := first.setdefault(_form(one), one)) is not one]
+
+
+def _implied(comparison: Comparison, guards: Sequence[Comparison]) -> bool:
+    """Whether a guard is ``comparison`` in another notation, or with a stricter operator between the same sides."""
+    symbol, left, right = _form(comparison)
+    for guard in guards:
+        if guard.names == comparison.names:
+            given, *sides = _form(guard)
+            turned = given == "==" and sides == [right, left]
+            if (sides == [left, right] or turned) and symbol in (given, _WEAKER.get(given)):
+                return True
+    return False
+
+
+def _form(comparison: Comparison) -> tuple[str, str, str]:
+    """The comparison with its smaller side left; sides that are equal, or not, in the order of their text."""
+    symbol, left, right = comparison.symbol, key_of(comparison.left), key_of(comparison.right)
+    if symbol in (">", ">=") or (symbol in ("==", "!=") and right < left):
+        return _MIRRORED[symbol], right, left
+    return symbol, left, right
 
 
 def hold_of_nothing(guards: Sequence[Comparison]) -> bool:
@@ -71,6 +140,34 @@ def only_not_negative(guard: Comparison) -> bool:
     counts = dict.fromkeys(guard.names, Interval(0.0, LARGEST))
     negative = dict.fromkeys(guard.names, Interval(-LARGEST, -1.0))
     return _from_ranges(guard, counts) is True and _from_ranges(guard, negative) is False
+
+
+def _takes_from_itself(part: ast.expr) -> bool:
+    """Whether ``part`` is ``x - x``: nobody means that, though what is made of it may still come out either way."""
+    match part:
+        case ast.BinOp(op=ast.Sub(), left=ast.Name(id=name), right=ast.Name(id=other)):
+            return name == other
+        case ast.BinOp(op=ast.Sub()):
+            return key_of(part.left) == key_of(part.right) and _constant(part.left) is None
+    return False
+
+
+def _never_zero(terms: Mapping[str, tuple[float, ast.expr]], constant: float) -> bool:
+    """Whether the difference of the sides is a number divided by a name, which is not zero even for the largest."""
+    if constant or len(terms) != 1:
+        return False
+    ((_, atom),) = terms.values()
+    match atom:
+        case ast.BinOp(left=numerator, op=ast.Div(), right=ast.Name(id=name)) if _constant(numerator):
+            pass
+        case ast.BinOp(left=ast.Name(id=name), op=ast.Pow(), right=exponent) if (_constant(exponent) or 0) < 0:
+            pass
+        case _:
+            return False
+    try:
+        return value_of(atom, {name: LARGEST}) != 0
+    except EvaluationError:
+        return False
 
 
 def _outcome(comparison: Comparison, values: Mapping[str, float]) -> bool | None:
@@ -169,6 +266,11 @@ def _constant(node: ast.expr) -> float | None:
 
 def _bounds(guards: Iterable[Comparison]) -> dict[str, Interval] | None:
     """What guards of the form ``name >= 2`` leave of each name; None where that is nothing."""
+    bounds = _intervals(guards)
+    return None if any(one.low > one.high for one in bounds.values()) else bounds
+
+
+def _intervals(guards: Iterable[Comparison]) -> dict[str, Interval]:
     bounds: dict[str, Interval] = {}
     for guard in guards:
         sides = ((guard.symbol, guard.left, guard.right), (_MIRRORED[guard.symbol], guard.right, guard.left))
@@ -177,7 +279,7 @@ def _bounds(guards: Iterable[Comparison]) -> dict[str, Interval] | None:
             if isinstance(name, ast.Name) and value is not None:
                 known, left = bounds.get(name.id, ANY), _left_by(symbol, value)
                 bounds[name.id] = Interval(max(known.low, left.low), min(known.high, left.high))
-    return None if any(one.low > one.high for one in bounds.values()) else bounds
+    return bounds
 
 
 def _left_by(symbol: str, value: float) -> Interval:

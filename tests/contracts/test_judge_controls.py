@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from aprender.contracts.expression import Comparison, EvaluationError, parse
 from aprender.contracts.intervals import range_of
-from aprender.contracts.judge_controls import contradicted, foregone, hold_of_nothing, only_not_negative
+from aprender.contracts.judge_controls import contradicted, foregone, hold_of_nothing, only_not_negative, repeated
 
 ALWAYS = "holds of every observation: nothing can violate it"
 NEVER = "holds of no observation: nothing can satisfy it"
@@ -176,3 +176,47 @@ def test_nothing_refutes_what_was_called_foregone(left: str, symbol: str, right:
     except EvaluationError:
         return
     assert sides.holds is (reason == ALWAYS) or math.isclose(sides.left, sides.right, rel_tol=1e-6, abs_tol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("abs(x - x) <= tol", "'x - x' is zero whatever is observed"),
+        ("abs(ln(x) - ln(x)) * y < z", "'ln(x) - ln(x)' is zero whatever is observed"),
+        ("1 / x == 0", NEVER),
+        ("x ** -1 == 0", NEVER),
+        ("1 / x != 0", ALWAYS),
+        ("x ** -2 == 0", None),  # it is, for the largest numbers
+        ("1e-300 / x == 0", None),
+        ("x / y == 0", None),
+    ],
+)
+def test_parts_that_are_zero_and_parts_that_never_are(text: str, reason: str | None) -> None:
+    """As floating point has it, not only on paper."""
+    assert foregone(parse(text)) == reason
+
+
+@pytest.mark.parametrize(
+    ("guard", "expectation", "foregone_there"),
+    [
+        ("y >= abs(x)", "abs(x) <= y", True),
+        ("y > abs(x)", "abs(x) <= y", True),
+        ("a == b", "b <= a", True),
+        ("b == a", "a == b", True),
+        ("y >= abs(x)", "abs(x) < y", False),
+        ("y >= abs(x)", "abs(x) >= y", False),
+        ("y > abs(x)", "abs(x) > y", False),
+    ],
+)
+def test_what_a_guard_says_already_no_expectation_shows(guard: str, expectation: str, foregone_there: bool) -> None:
+    """In another notation, or with a stricter operator."""
+    reason = foregone(parse(expectation), guards(guard))
+    assert reason == (
+        "holds of every observation that passes the guards: nothing can violate it" if foregone_there else None
+    )
+
+
+def test_the_same_is_found_in_another_notation() -> None:
+    """Turned round, with other blanks; another operator or bound is something else."""
+    comparisons = guards("x < 1", "1>x", "a == b", "b == a", "x <= 1", "x < 2", "x > 1")
+    assert [(one.text, first.text) for one, first in repeated(comparisons)] == [("1>x", "x < 1"), ("b == a", "a == b")]

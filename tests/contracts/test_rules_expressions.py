@@ -187,3 +187,21 @@ def test_an_expression_brings_no_heavy_modules() -> None:
     assert "'aprender.contracts.judge_controls'" in loaded
     for name in ("ast", "random", "dataclasses", "inspect", "fractions"):
         assert f"'{name}'" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("reading < 1", "reading > 2", "23:9: EXPR-002 error: no observation satisfies this and 'reading < 1': the verdict can never be GREEN"),
+        ("reading == 1", "reading == 2", "23:9: EXPR-002 error: no observation satisfies this and 'reading == 1': the verdict can never be GREEN"),
+        ("reading < room", "reading > room", "23:9: EXPR-002 error: no observation satisfies this and 'reading < room': the verdict can never be GREEN"),
+        ("reading < room", "room >= reading", None),
+        ("reading < room", "room > reading", "23:9: EXPR-002 warning: says the same as 'reading < room': once is enough"),
+        ("reading >= 1", "reading <= 1", None),
+        ("reading < 2", "reading > 1", None),
+    ],
+)  # fmt: skip
+def test_expectations_beside_each_other(first: str, second: str, expected: str | None) -> None:
+    """They must not exclude each other, and none is said twice."""
+    said = said_of(with_expectation(f"{first}\n      - {second}"))
+    assert said == ([] if expected is None else [expected])

@@ -57,8 +57,23 @@ def _of_falsifier(document: Document, path: KeyPath, item: dict[str, Any], effor
             if reason := foregone(comparison, passed, effort):
                 said.add(at)
                 yield document.finding(at, "EXPR-002", reason)
+    yield from _together(document, guards, [one for one in expectations if one[0] not in said])
     left = [guard for guard in guards if guard[0] not in said]
     yield from _guards(document, path, left, complete and len(left) == len(guards))
+
+
+def _together(document: Document, guards: Parsed, expectations: Parsed) -> Iterator[Finding]:
+    """What expectations say beside each other and beside the guards: not the opposite, and nothing twice."""
+    from aprender.contracts.judge_controls import contradicted, repeated
+
+    places = {id(one): at for at, one in expectations}
+    for again, earlier in repeated([one for _, one in expectations]):
+        message = f"says the same as '{earlier.text}': once is enough"
+        yield document.finding(places[id(again)], "EXPR-002", message, warning=True)
+    found = contradicted([one for _, one in (*guards, *expectations)])
+    if found and id(found[0]) in places:
+        message = f"no observation satisfies this and '{found[1].text}': the verdict can never be GREEN"
+        yield document.finding(places[id(found[0])], "EXPR-002", message)
 
 
 def _parse(document: Document, path: KeyPath, item: dict[str, Any], key: str, parsed: Parsed) -> Iterator[Finding]:
