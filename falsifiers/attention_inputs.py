@@ -6,20 +6,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from aprender.errors import AprenderError
 from aprender.parity.envelopes import normed_projection_envelope, rope_envelope
-from aprender.transformer import oracle
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.model import Stage
 from aprender.transformer.cuda.stages import get_stage, replaced
+from aprender.transformer.oracle import operators, rope
 from falsifiers.transformer_system import TransformerUnderContract
 
-Floats = npt.NDArray[np.floating[Any]]
 PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
@@ -27,7 +24,7 @@ PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 class Response:
     """How attention's inputs moved when one bias was perturbed; error and sensitivity in envelopes."""
 
-    moved: list[Floats]
+    moved: list[Tensor]
     error: float
     sensitivity: float
 
@@ -68,12 +65,15 @@ class AttentionInputs:
         self.tensors = system.variants[variant].tensors
         self.index = index
         self.x_BTD = x_BTD
-        self.cos_TR, self.sin_TR = oracle.rope_tables(x_BTD.shape[1], self.config.head_dim, self.config.rope_theta)
+        positions_BT = torch.arange(x_BTD.shape[1]).expand(x_BTD.shape[:2])
+        self.cos_BTR, self.sin_BTR = rope.tables(
+            positions_BT, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling, torch.float64
+        )
         gain_D = self._weight("input_layernorm.weight")
-        self.normed_BTD = oracle.rms_norm(x_BTD.double().cpu().numpy(), gain_D, self.config.rms_norm_eps)
+        self.normed_BTD = operators.rms_norm(x_BTD.double().cpu(), gain_D, self.config.rms_norm_eps)
         self.unperturbed = {projection: self._expected(projection) for projection in PROJECTIONS}
 
-    def observed(self) -> list[Floats]:
+    def observed(self) -> list[Tensor]:
         """[q_BTHC, k_BTGC, v_BTGC] as the CUDA path hands them to attention, as float64.
 
         The block is run only so far. Raises AprenderError where it never gets there.
@@ -86,15 +86,15 @@ class AttentionInputs:
             try:
                 self.model.layers[self.index](self.x_BTD.clone())
             except _FedError as fed:
-                return [tensor.double().cpu().numpy() for tensor in fed.inputs]
+                return [tensor.double().cpu() for tensor in fed.inputs]
         raise AprenderError(f"layer {self.index} computes its output without calling attention")
 
-    def error(self, observed: list[Floats]) -> float:
+    def error(self, observed: list[Tensor]) -> float:
         """The largest distance of ``observed`` from the oracle, in envelopes, over all elements of q, k and v."""
         pairs = ((seen, *self.unperturbed[projection]) for projection, seen in zip(PROJECTIONS, observed, strict=True))
-        return float(np.max([np.max(np.abs(seen - exact) / envelope) for seen, exact, envelope in pairs]))
+        return float(torch.stack([((seen - exact).abs() / envelope).max() for seen, exact, envelope in pairs]).max())
 
-    def response(self, projection: str, base: list[Floats], generator: torch.Generator) -> Response:
+    def response(self, projection: str, base: list[Tensor], generator: torch.Generator) -> Response:
         """Perturb the bias of ``projection`` on the built object and compare how attention's inputs moved.
 
         The perturbation is of the bias's own size, at least 0.5, differs in every channel, and is undone. Where the
@@ -105,10 +105,10 @@ class AttentionInputs:
         scale = max(1.0, float(stored_N.square().mean().sqrt()))
         delta_N = (0.5 + torch.rand(stored_N.shape, generator=generator)) * scale
         delta_N *= torch.where(torch.rand(stored_N.shape, generator=generator) < 0.5, -1.0, 1.0)
-        bias_N, moved, shift_N = stage.bias, base, delta_N.double().numpy()
+        bias_N, moved, shift_N = stage.bias, base, delta_N.double()
         if bias_N is not None:
             perturbed_N = bias_N + delta_N.to(bias_N.device)
-            shift_N = (perturbed_N.double() - bias_N.double()).cpu().numpy()  # what float32 made of it
+            shift_N = (perturbed_N.double() - bias_N.double()).cpu()  # what float32 made of it
             stage.bias = perturbed_N
             try:
                 moved = self.observed()
@@ -116,35 +116,35 @@ class AttentionInputs:
                 stage.bias = bias_N
         return self._compare(projection, base, moved, shift_N)
 
-    def _compare(self, perturbed: str, base: list[Floats], moved: list[Floats], shift_N: Floats) -> Response:
-        errors: list[np.floating[Any]] = []
+    def _compare(self, perturbed: str, base: list[Tensor], moved: list[Tensor], shift_N: Tensor) -> Response:
+        errors: list[Tensor] = []
         for projection, before, after in zip(PROJECTIONS, base, moved, strict=True):
             _, envelope = self.unperturbed[projection]
             if projection != perturbed:
-                errors.append(np.max(np.abs(after - before) / (2 * envelope)))
+                errors.append(((after - before).abs() / (2 * envelope)).max())
                 continue
             _, envelope_moved = self._expected(projection, shift_N)
             allowed = envelope + envelope_moved
-            expected = self._rotated(projection, np.broadcast_to(shift_N.reshape(before.shape[2:]), before.shape))
-            errors.append(np.max(np.abs(after - before - expected) / allowed))
-            sensitivity = np.min(np.max(np.abs(expected) / allowed, axis=-1))
-        return Response(moved, float(np.max(errors)), float(sensitivity))
+            expected = self._rotated(projection, shift_N.reshape(before.shape[2:]).expand(before.shape))
+            errors.append(((after - before - expected).abs() / allowed).max())
+            sensitivity = float((expected.abs() / allowed).amax(-1).min())
+        return Response(moved, float(torch.stack(errors).max()), sensitivity)
 
-    def _expected(self, projection: str, shift_N: Floats | None = None) -> tuple[Floats, Floats]:
+    def _expected(self, projection: str, shift_N: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """The oracle's input to attention and its float32 envelope, with the bias shifted by ``shift_N``."""
         weight_ND = self._weight(f"self_attn.{projection}.weight")
         bias_N = self._weight(f"self_attn.{projection}.bias") if self.config.qkv_bias else None
         if shift_N is not None and bias_N is not None:
             bias_N = bias_N + shift_N
         heads = (*self.normed_BTD.shape[:2], -1, self.config.head_dim)
-        exact = oracle.linear(self.normed_BTD, weight_ND, bias_N).reshape(heads)
+        exact = operators.linear(self.normed_BTD, weight_ND, bias_N).reshape(heads)
         envelope = normed_projection_envelope(self.normed_BTD, weight_ND, bias_N).reshape(heads)
         if projection == "v_proj":
             return exact, envelope
-        return self._rotated(projection, exact), rope_envelope(exact, envelope, self.cos_TR, self.sin_TR)
+        return self._rotated(projection, exact), rope_envelope(exact, envelope, self.cos_BTR, self.sin_BTR)
 
-    def _rotated(self, projection: str, x_BTHC: Floats) -> Floats:
-        return x_BTHC if projection == "v_proj" else oracle.rope(x_BTHC, self.cos_TR, self.sin_TR)
+    def _rotated(self, projection: str, x_BTHC: Tensor) -> Tensor:
+        return x_BTHC if projection == "v_proj" else rope.rotate(x_BTHC, self.cos_BTR, self.sin_BTR)
 
-    def _weight(self, name: str) -> Floats:
-        return self.tensors[f"model.layers.{self.index}.{name}"].double().numpy()
+    def _weight(self, name: str) -> Tensor:
+        return self.tensors[f"model.layers.{self.index}.{name}"].double()

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from aprender.falsify.probe import Observation, probe
-from aprender.transformer import oracle
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import get_stage
-from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, Floats, Response, layer_inputs
+from aprender.transformer.oracle import operators
+from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, Response, layer_inputs
+from falsifiers.digests import digest_of
 from falsifiers.transformer_defects import DEFECTS
 from falsifiers.transformer_system import SEED, TRANSFORMER, TransformerUnderContract
 
@@ -44,20 +42,20 @@ def validation_loss(system: TransformerUnderContract, *, sequences: int, positio
     oracle's formula takes from the logits of ``forward``, on the first two rows: what users call is looked at too.
     """
     tokens_BT = system.held_out_tokens(sequences, positions)
-    losses_BT = system.model.token_losses(tokens_BT.to(system.device)).double().cpu().numpy()
+    losses_BT = system.model.token_losses(tokens_BT.to(system.device)).double().cpu()
     exact_BT = system.exact_losses(system.own, sequences, positions)
-    logits_BTV = system.model.forward(tokens_BT[:2].to(system.device)).double().cpu().numpy()
-    rows = zip(logits_BTV[:, :-1], tokens_BT[:2, 1:].numpy(), strict=True)
-    forward_BT = np.stack([oracle.next_token_losses(logits_TV, targets_T) for logits_TV, targets_T in rows])
+    logits_BTV = system.model.forward(tokens_BT[:2].to(system.device)).double().cpu()
+    rows = zip(logits_BTV[:, :-1], tokens_BT[:2, 1:], strict=True)
+    forward_BT = torch.stack([operators.cross_entropy(logits_TV, targets_T) for logits_TV, targets_T in rows])
     values = {
         "val_loss": float(losses_BT.mean()),
         "oracle_val_loss": float(exact_BT.mean()),
-        "mean_token_error": float(np.abs(losses_BT - exact_BT).mean()),
+        "mean_token_error": float((losses_BT - exact_BT).abs().mean()),
         "val_loss_envelope": system.loss_envelope(system.own, sequences, positions),
-        "forward_token_error": float(np.abs(forward_BT - exact_BT[:2]).mean()),
+        "forward_token_error": float((forward_BT - exact_BT[:2]).abs().mean()),
         "forward_envelope": system.loss_envelope(system.own, sequences, positions, first=2),
         "vocab_size": system.model.config.vocab_size,
-        "tokens_evaluated": losses_BT.size,
+        "tokens_evaluated": losses_BT.numel(),
         "sequences": losses_BT.shape[0],
         "shortest_sequence": losses_BT.shape[1] + 1,
     }
@@ -80,7 +78,7 @@ def validation_loss(system: TransformerUnderContract, *, sequences: int, positio
 def bias_tensors(system: TransformerUnderContract) -> Observation:
     """Look at the built blocks: which Q/K/V bias tensors they hold, and whether those are the checkpoint's bits."""
     variant, bias_free = system.variants["biased"], system.models["bias_free"]
-    stored = {name: variant.tensors[_tensor_name(name)] for name in _projections(variant.config)}
+    stored = {name: variant.tensors[_tensor_name(name)].float() for name in _projections(variant.config)}
     held = {name: _bias(system.models["biased"], name) for name in stored}
     invented = [_bias(bias_free, name) for name in _projections(system.variants["bias_free"].config)]
     values = {
@@ -92,7 +90,7 @@ def bias_tensors(system: TransformerUnderContract) -> Observation:
         "bias_free_blocks": len(bias_free.layers),
         "bias_free_tensors_present": sum(bias_N is not None for bias_N in invented),
     }
-    seen = [bias_N.detach().cpu().numpy() for bias_N in (*held.values(), *invented) if bias_N is not None]
+    seen = [bias_N for bias_N in (*held.values(), *invented) if bias_N is not None]
     return _observation(system, values, seen)
 
 
@@ -125,7 +123,7 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
     """
     tokens_BT = system.held_out_tokens(rows, positions)
     generator = torch.Generator().manual_seed(SEED)
-    arrays: list[Floats] = []
+    outputs: list[torch.Tensor] = []
     responses: list[Response] = []
     projection_errors, bias_free_errors = [], []
     for index, x_BTD in enumerate(layer_inputs(system.models["biased"], tokens_BT)):
@@ -133,31 +131,31 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
         base = inputs.observed()
         projection_errors.append(inputs.error(base))
         responses += [inputs.response(projection, base, generator) for projection in PROJECTIONS]
-        arrays += base
+        outputs += base
     for index, x_BTD in enumerate(layer_inputs(system.models["bias_free"], tokens_BT)):
         inputs = AttentionInputs(system, "bias_free", index, x_BTD)
         base = inputs.observed()
         bias_free_errors.append(inputs.error(base))
-        arrays += base
-    arrays += [moved for response in responses for moved in response.moved]
-    losses_BT = system.models["bias_free"].token_losses(tokens_BT.to(system.device)).double().cpu().numpy()
+        outputs += base
+    outputs += [moved for response in responses for moved in response.moved]
+    losses_BT = system.models["bias_free"].token_losses(tokens_BT.to(system.device)).double().cpu()
     exact_BT = system.exact_losses("bias_free", rows, positions)
-    arrays.append(losses_BT)
+    outputs.append(losses_BT)
     values = {
         "biases_expected": len(_projections(system.variants["biased"].config)),
         "biases_answering": sum(response.error <= 1 for response in responses),
-        # numpy's max and min, unlike Python's, let no NaN get lost
-        "response_error": float(np.max([response.error for response in responses])),
-        "projection_error": float(np.max(projection_errors)),
-        "bias_free_error": float(np.max(bias_free_errors)),
-        "bias_free_token_error": float(np.abs(losses_BT - exact_BT).mean()),
+        # torch's max and min, unlike Python's, let no NaN get lost
+        "response_error": _largest(response.error for response in responses),
+        "projection_error": _largest(projection_errors),
+        "bias_free_error": _largest(bias_free_errors),
+        "bias_free_token_error": float((losses_BT - exact_BT).abs().mean()),
         "bias_free_envelope": system.loss_envelope("bias_free", rows, positions),
         "bias_free_blocks": len(system.models["bias_free"].layers),
-        "least_sensitivity": float(np.min([response.sensitivity for response in responses])),
+        "least_sensitivity": -_largest(-response.sensitivity for response in responses),
         "rows": tokens_BT.shape[0],
         "positions": tokens_BT.shape[1],
     }
-    return _observation(system, values, arrays)
+    return _observation(system, values, outputs)
 
 
 def _projections(config: TransformerConfig) -> list[str]:
@@ -187,12 +185,12 @@ def _equal_bits(held_N: torch.Tensor | None, stored_N: torch.Tensor) -> int:
 
 
 def _observation(
-    system: TransformerUnderContract, values: dict[str, float | int], arrays: Iterable[npt.NDArray[Any]]
+    system: TransformerUnderContract, values: dict[str, float | int], outputs: Iterable[torch.Tensor]
 ) -> Observation:
-    """The observation with a digest of the raw ``arrays`` behind it, from a system that left its weights alone."""
+    """The observation with a digest of the raw ``outputs`` behind it, from a system that left its weights alone."""
     system.check_weights()
-    state = hashlib.sha256()
-    for array in arrays:
-        state.update(f"{array.shape} {array.dtype}".encode())
-        state.update(np.ascontiguousarray(array).tobytes())
-    return Observation(values, state.hexdigest())
+    return Observation(values, digest_of(outputs))
+
+
+def _largest(errors: Iterable[float]) -> float:
+    return float(torch.tensor(list(errors), dtype=torch.float64).max())

@@ -16,8 +16,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 
 from aprender.errors import AprenderError
@@ -28,9 +26,8 @@ from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import get_stage, replaced, stage_names
 from aprender.transformer.cuda.upload import Upload, upload
-from aprender.transformer.oracle import Oracle
-
-Losses = npt.NDArray[np.floating[Any]]
+from aprender.transformer.oracle import Batch, Oracle
+from falsifiers.digests import digest_of
 
 SEED = 20260511
 MODEL = Path(__file__).parents[1] / "models" / "qwen2-stdlib-tiny"
@@ -47,24 +44,23 @@ class Variant:
     config: TransformerConfig
     tensors: Mapping[str, torch.Tensor]
 
-    def oracle(self, dtype: type[np.float64] | type[np.float32] = np.float64, k_splits: int = 1) -> Oracle:
-        """The oracle over these weights; float32 makes it a legal rounded reference."""
-        arrays = {name: self.tensors[name].numpy() for name in self.config.tensor_shapes()}
-        return Oracle(self.config, arrays, dtype, k_splits=k_splits)
+    def oracle(self, dtype: torch.dtype = torch.float64, k_splits: int = 1) -> Oracle:
+        """The oracle over these weights, on the CPU; float32 makes it a legal rounded reference."""
+        return Oracle(self.config, self.tensors, dtype, k_splits=k_splits)
 
 
 class TransformerUnderContract:
     """What probes read and defects change. Opened once per run by ``TRANSFORMER``."""
 
     def __init__(self, checkpoint: Checkpoint, device: str) -> None:
-        own = Variant(checkpoint.config, checkpoint.tensors)
+        own = Variant(checkpoint.config, {name: tensor.float() for name, tensor in checkpoint.tensors.items()})
         with_biases, without = (own, _without_biases(own)) if own.config.qkv_bias else (_with_biases(own), own)
         self.checkpoint = checkpoint
         self.device = torch.device(device)
         self.variants = {"biased": with_biases, "bias_free": without}
         self.own = "biased" if own.config.qkv_bias else "bias_free"
         self._weights_as_loaded = self._weights_state()
-        self._reference: dict[tuple[str, int, int, str, int], Losses] = {}
+        self._reference: dict[tuple[str, int, int, torch.dtype, int], torch.Tensor] = {}
         self.models = self._built(upload)
 
     @property
@@ -109,9 +105,9 @@ class TransformerUnderContract:
         ).ids
         return ids
 
-    def exact_losses(self, variant: str, rows: int, positions: int) -> Losses:
+    def exact_losses(self, variant: str, rows: int, positions: int) -> torch.Tensor:
         """The oracle's losses_BT in nats, float64, on the held-out text."""
-        return self._oracle_losses(variant, rows, positions, np.float64, 1)
+        return self._oracle_losses(variant, rows, positions, torch.float64, 1)
 
     def loss_envelope(self, variant: str, rows: int, positions: int, first: int | None = None) -> float:
         """How far honest float32 rounding moves a token's loss, in nats: ``2 max_j mean_i |loss_ij - loss_i|``.
@@ -121,15 +117,17 @@ class TransformerUnderContract:
         order of summation.
         """
         exact_BT = self.exact_losses(variant, rows, positions)
-        plans = [self._oracle_losses(variant, rows, positions, np.float32, k_splits) for k_splits in (1, 4)]
-        return 2 * max(float(np.abs(plan_BT - exact_BT)[:first].mean()) for plan_BT in plans)
+        plans = [self._oracle_losses(variant, rows, positions, torch.float32, k_splits) for k_splits in (1, 4)]
+        return 2 * max(float((plan_BT - exact_BT).abs()[:first].mean()) for plan_BT in plans)
 
-    def _oracle_losses(self, variant: str, rows: int, positions: int, dtype: type[Any], k_splits: int) -> Losses:
+    def _oracle_losses(
+        self, variant: str, rows: int, positions: int, dtype: torch.dtype, k_splits: int
+    ) -> torch.Tensor:
         """Kept between the probes of one run: no planted defect touches the oracle."""
-        key = (variant, rows, positions, dtype.__name__, k_splits)
+        key = (variant, rows, positions, dtype, k_splits)
         if key not in self._reference:
-            tokens_BT = self.held_out_tokens(rows, positions).numpy()
-            self._reference[key] = self.variants[variant].oracle(dtype, k_splits).token_losses(tokens_BT)
+            batch = Batch.of(self.held_out_tokens(rows, positions))
+            self._reference[key] = self.variants[variant].oracle(dtype, k_splits).token_losses(batch)
         return self._reference[key]
 
     def check_weights(self) -> None:
@@ -218,7 +216,7 @@ def _described(value: Any) -> str:
     where = f"{tuple(value.shape)} {value.dtype} {value.data_ptr()} {value._version}"
     if value.numel() > _HASH_AT_MOST:
         return where
-    return where + hashlib.sha256(value.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+    return where + digest_of([value])
 
 
 def _driver_version() -> str | None:

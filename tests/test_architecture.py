@@ -14,7 +14,7 @@ MAY_IMPORT = {
     "aprender/contracts": set[str](),
     "aprender/falsify": {"contracts"},
     "aprender/reports": {"contracts", "falsify"},
-    "aprender/cli": {"contracts", "falsify", "reports"},
+    "aprender/cli": {"contracts", "falsify", "reports", "formats", "parity"},
     "aprender/transformer": set[str](),
     "aprender/formats": {"transformer"},
     "aprender/parity": set[str](),
@@ -60,8 +60,41 @@ def test_the_tool_imports_no_numerics(place: str) -> None:
 
 
 def test_oracle_and_cuda_path_share_only_the_configuration() -> None:
-    """The oracle imports no torch; the CUDA path does not import the oracle."""
-    oracle = imported_by(ROOT / "aprender/transformer/oracle.py")
-    assert not {name for name in oracle if name.startswith(("torch", "aprender.transformer.cuda"))}
+    """Neither imports the other."""
+    for path in files_of("aprender/transformer/oracle"):
+        assert not {name for name in imported_by(path) if name.startswith("aprender.transformer.cuda")}
     for path in files_of("aprender/transformer/cuda"):
         assert not {name for name in imported_by(path) if name.startswith(("numpy", "aprender.transformer.oracle"))}
+
+
+# What the oracle may take from torch: products of matrices, elementary functions, sums, indexing, casts and shapes.
+OF_TORCH = {
+    *("Tensor", "dtype", "device", "float64", "int64", "nan"),
+    *("arange", "tensor", "zeros_like", "ones_like", "full_like", "zeros", "stack", "cat", "unique", "where"),
+    *("exp", "log", "sqrt", "cos", "sin"),
+}
+STANDARD = {"collections", "dataclasses", "itertools", "math", "typing"}
+FUSED = {
+    *("softmax", "log_softmax", "logsumexp", "cross_entropy", "silu", "sigmoid", "rms_norm", "layer_norm", "norm"),
+    *("einsum", "bmm", "addmm", "baddbmm", "linear", "embedding", "backward", "grad", "compile", "compiler", "nn"),
+}
+
+
+def test_the_oracle_is_made_of_elementary_operations() -> None:
+    """From torch itself it takes what is listed, of tensors it calls no fused method, and no other library computes."""
+    taken: set[str] = set()
+    for path in files_of("aprender/transformer/oracle"):
+        libraries = {name for name in imported_by(path) if not name.startswith(("aprender.", "__future__"))}
+        assert {name.partition(".")[0] for name in libraries} <= {"torch", *STANDARD}, path
+        assert {name for name in libraries if name.startswith("torch")} <= {"torch", "torch.Tensor"}, path
+        own = {"operators", "rope", "attention", "layer", "self", "oracle"}
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if not isinstance(node, ast.Attribute):
+                continue
+            owner = node.value.id if isinstance(node.value, ast.Name) else ""
+            if owner == "torch":
+                taken.add(node.attr)
+            elif owner not in own:
+                assert node.attr not in FUSED, f"{path.relative_to(ROOT)}:{node.lineno}: .{node.attr} is fused"
+    assert taken <= OF_TORCH, f"the oracle takes {taken - OF_TORCH} from torch"
+    assert {"exp", "sqrt", "cos"} <= taken  # it was found at all

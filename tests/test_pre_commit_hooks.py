@@ -50,14 +50,19 @@ def test_it_looks_at_contracts_only(path: str, taken: bool) -> None:
     assert (re.search(hook()["files"], path) is not None) is taken
 
 
-def test_the_entry_takes_several_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """pre-commit names the changed files after the entry; one with an error fails the hook."""
-    good, bad = tmp_path / "good.yaml", tmp_path / "bad.yaml"
-    good.write_text(CONTRACT.format(name="F-1", more=""))
-    bad.write_text(CONTRACT.format(name="F-2", more=", predicton: p"))
-    words = shlex.split(hook()["entry"])[1:]
-    for files, status in (([good], 0), ([good, bad], 1)):
+def test_it_sees_what_a_changed_file_does_to_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """pre-commit names no files, so all contracts are checked: an id is unique over all of them; binding.yaml is none."""
+    assert hook()["pass_filenames"] is False
+    folder = tmp_path / "contracts"
+    folder.mkdir()
+    (tmp_path / ".git").mkdir()
+    monkeypatch.chdir(tmp_path)
+    (folder / "binding.yaml").write_text("bindings: []\n")
+    for name, identity, status in (("a", "F-1", 0), ("b", "F-2", 0), ("changed", "F-1", 1)):
+        (folder / f"{name}.yaml").write_text(CONTRACT.format(name=identity, more=""))
         with pytest.raises(SystemExit) as end:
-            main([*words, *map(str, files)])
+            main(shlex.split(hook()["entry"])[1:])
         assert end.value.code == status
-    assert f"{bad}:4:" in capsys.readouterr().out
+    assert "contracts/changed.yaml:4:10: error" in capsys.readouterr().out

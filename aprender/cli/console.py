@@ -23,39 +23,49 @@ def say(text: str) -> None:
     sys.stdout.write(f"{shown.encode(encoding, 'backslashreplace').decode(encoding)}\n")
 
 
-def complain(text: str) -> None:
+def complain(text: str, program: str = "pv") -> None:
     """Print one problem to standard error."""
-    sys.stderr.write(f"pv: {text}\n")
+    if sys.stderr is not None:  # it is None where the caller closed it
+        sys.stderr.write(f"{program}: {text}\n")
 
 
-def exit_status(command: Callable[[], int]) -> int:
-    """Run ``command``; what goes wrong becomes one sentence and a documented exit code, never a traceback."""
+def exit_status(
+    command: Callable[[], int], program: str = "pv", refused: int = NOTHING_TO_DO, failed: int = NOT_PROVEN
+) -> int:
+    """Run ``command``; what goes wrong becomes one sentence and a documented exit code, never a traceback.
+
+    ``refused`` is the code where something that was given can't be used, ``failed`` where the machine or we failed.
+    """
+    if sys.stdout is None:
+        complain("error: standard output is closed; there is nowhere to print to", program)
+        return failed
     try:
         status = command()
         sys.stdout.flush()
     except NothingToDo as error:
-        complain(str(error))
+        complain(str(error), program)
         status = NOTHING_TO_DO
     except AprenderError as error:
-        complain(f"error: {error}")
-        status = NOTHING_TO_DO
+        complain(f"error: {error}", program)
+        status = refused
     except KeyboardInterrupt:
-        complain("interrupted; finished observations are kept and will be reused")
+        kept = "; finished observations are kept and will be reused" if program == "pv" else ""
+        complain(f"interrupted{kept}", program)
         status = INTERRUPTED
     except BrokenPipeError:  # whoever read our output has seen enough
         _detach_standard_output()
-        status = NOT_PROVEN
+        status = failed
     except OSError as error:
-        complain(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}")
+        complain(f"error: {f'{error.filename}: ' if error.filename else ''}{error.strerror}", program)
         _detach_standard_output()
-        status = NOT_PROVEN
+        status = failed
     except Exception as error:  # noqa: BLE001 - a fault of ours must not exit with the code of RED
         import traceback
 
         frame = traceback.extract_tb(error.__traceback__)[-1]
         what = f"{type(error).__name__}: {error} ({frame.filename}:{frame.lineno})"
-        complain(f"internal error, please report it: {what}")
-        status = NOT_PROVEN
+        complain(f"internal error, please report it: {what}", program)
+        status = failed
     return status
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from aprender.cli.console import say
 from aprender.contracts.findings import did_you_mean
+from aprender.contracts.plugins import plugin_rules, undeclared
 from aprender.contracts.rulebook import EXCERPT, ONE_FILE, Rule, rulebook
 from aprender.contracts.validate import NothingToDo
 
@@ -28,17 +29,34 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.list:
         if arguments.rule:
             raise NothingToDo("--list lists every rule: give a rule or --list, not both")
-        as_json = {"rules": [_plain(rule) for rule in rules.values()], "exit_code": 0}
-        say(json.dumps(as_json, indent=2) if arguments.json else _list(rules))
+        others = plugin_rules()
+        plain = [*map(_plain, rules.values()), *(_of_plugin(name, others) for name in others if name not in rules)]
+        as_json = {"rules": plain, "exit_code": 0}
+        say(json.dumps(as_json, indent=2) if arguments.json else _list(rules, others))
         return 0
     if not arguments.rule:
         raise NothingToDo("name a rule, such as SCHEMA-001; pv explain --list lists them")
-    rule = rules.get(arguments.rule.upper())
+    name = arguments.rule.upper()
+    rule = rules.get(name)
     if rule is None:
-        hint = did_you_mean(arguments.rule.upper(), rules)
-        raise NothingToDo(f"no rule '{arguments.rule}'.{hint} pv explain --list lists them")
+        return _explain_plugin(name, arguments)
     say(json.dumps(_plain(rule) | {"exit_code": 0}, indent=2) if arguments.json else rule_text(rule))
     return 0
+
+
+def _explain_plugin(name: str, arguments: argparse.Namespace) -> int:
+    """Print what a plug-in declares of its rule. Raises NothingToDo for a rule that nobody declares."""
+    others = plugin_rules()
+    if name in others:
+        title, plugin = others[name]
+        text = f"{name}: {title}\n\nA rule of the plug-in '{plugin}'."
+        say(json.dumps(_of_plugin(name, others) | {"exit_code": 0}, indent=2) if arguments.json else text)
+        return 0
+    hint = did_you_mean(name, [*rulebook(), *others])
+    message = f"no rule '{arguments.rule}'.{hint} pv explain --list lists them"
+    if silent := undeclared():
+        message += f"; of these plug-ins nothing says which rules they have: {', '.join(silent)}"
+    raise NothingToDo(message)
 
 
 def rule_text(rule: Rule) -> str:
@@ -64,9 +82,16 @@ def _file(name: str, text: str) -> str:
     return body if name in (ONE_FILE, EXCERPT) else f"  {name}\n{body}"
 
 
-def _list(rules: dict[str, Rule]) -> str:
-    width = max(map(len, rules))
-    return "\n".join(f"{rule.id:{width}}  {rule.severity:7}  {rule.title}" for rule in rules.values())
+def _list(rules: dict[str, Rule], others: dict[str, tuple[str, str]]) -> str:
+    lines = [(rule.id, rule.severity, rule.title) for rule in rules.values()]
+    lines += [(name, "plug-in", title) for name, (title, _) in others.items() if name not in rules]
+    width = max(len(name) for name, *_ in lines)
+    return "\n".join(f"{name:{width}}  {severity:7}  {title}" for name, severity, title in lines)
+
+
+def _of_plugin(name: str, others: dict[str, tuple[str, str]]) -> dict[str, Any]:
+    title, plugin = others[name]
+    return {"id": name, "title": title, "plugin": plugin}
 
 
 def _plain(rule: Rule) -> dict[str, Any]:

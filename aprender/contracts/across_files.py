@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator, Sequence
 
 from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, stem
-from aprender.contracts.findings import Finding, Severity, did_you_mean
+from aprender.contracts.findings import Finding, Hints, Severity
 from aprender.contracts.summary import Named, Summary
 
-_HINTS = 5  # suggestions per set: looking for one among a thousand contracts takes as long as checking one
+_HINTS = 5_000  # names that suggestions may look at, per set: more would take longer than checking the contracts
 _TREE = "contracts"  # where only some files of a tree are validated, the folder of this name is its root
 
 
@@ -53,20 +53,19 @@ def _taken(summary: Summary, named: Named, seen: dict[str, tuple[Summary, Named]
 def _dependencies(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """REF-005: every contract that is named exists. REF-011: and has the equation that is taken from it."""
     equations = {name: set(summary.equations) for summary in summaries for name in _names(summary)}
-    elsewhere: dict[str, set[str]] = {}
-    hints = 0
+    elsewhere = Elsewhere()
+    hints = Hints(_HINTS)
     for summary in summaries:
         for name, line, column in summary.needs:
-            if _bare(name) not in equations and not _stands_elsewhere(_bare(name), summary.file, elsewhere):
-                hint = did_you_mean(name, equations) if hints < _HINTS else ""
-                hints += 1
+            if bare(name) not in equations and not elsewhere.has(bare(name), summary.file):
+                hint = hints.did_you_mean(name, equations)
                 message = f"no contract '{name}' here.{hint} Name one by its file's stem"
                 yield _finding(summary, line, column, "REF-005", message)
         for contract, equation, line, column in summary.takes:
-            known = equations.get(_bare(contract)) if contract else set(summary.equations)
+            known = equations.get(bare(contract)) if contract else set(summary.equations)
             if known is not None and equation not in known:
                 where = f"contract '{contract}'" if contract else "this contract"
-                message = f"{where} has no equation '{equation}'.{did_you_mean(equation, known)}"
+                message = f"{where} has no equation '{equation}'.{hints.did_you_mean(equation, known)}"
                 yield _finding(summary, line, column, "REF-011", message)
 
 
@@ -74,27 +73,46 @@ def _names(summary: Summary) -> set[str]:
     return {stem(summary.file)} | ({summary.id[0]} if summary.id else set())
 
 
-def _bare(name: str) -> str:
+def bare(name: str) -> str:
+    """The name of a contract that is named by its file."""
     base, suffix = os.path.splitext(name)
     return base if suffix in SUFFIXES else name
 
 
-def _stands_elsewhere(name: str, file: str, known: dict[str, set[str]]) -> bool:
-    """Whether a contract that was not validated now has this name: beside ``file``, or in its tree of contracts."""
-    if file == STANDARD_INPUT:
-        return True  # nobody knows where it belongs
-    root = folder = os.path.dirname(os.path.abspath(file))
-    while (folder := os.path.dirname(folder)) != os.path.dirname(folder):
-        if os.path.basename(folder) == _TREE:
-            root = folder
-    if root not in known:
-        known[root] = {stem(entry) for _, _, entries in os.walk(root) for entry in entries if entry.endswith(SUFFIXES)}
-    return name in known[root]
+class Elsewhere:
+    """The contracts that stand in the trees of those that were read, but were not read themselves."""
+
+    def __init__(self) -> None:
+        self._stems: dict[str, set[str]] = {}  # by root
+
+    def has(self, name: str, file: str) -> bool:
+        """Whether a contract of this name stands beside ``file``, or in its tree of contracts."""
+        if file == STANDARD_INPUT:
+            return True  # nobody knows where it belongs
+        root = folder = os.path.dirname(os.path.abspath(file))
+        while (folder := os.path.dirname(folder)) != os.path.dirname(folder):
+            if os.path.basename(folder) == _TREE:
+                root = folder
+        if root not in self._stems:
+            below = (entry for _, _, entries in os.walk(root) for entry in entries)
+            self._stems[root] = {stem(entry) for entry in below if entry.endswith(SUFFIXES)}
+        return name in self._stems[root]
+
+
+def owners(summaries: Sequence[Summary]) -> dict[str, Summary]:
+    """The contract that each name leads to: the first one that has it."""
+    return {name: summary for summary in reversed(summaries) for name in _names(summary)}
 
 
 def _cycles(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """REF-006: no contract depends on itself, over however many others; each cycle is said once."""
-    owner = {name: summary for summary in reversed(summaries) for name in _names(summary)}
+    for summary, named, files in cycles(summaries):
+        yield _cycle(summary, named, files)
+
+
+def cycles(summaries: Sequence[Summary]) -> Iterator[tuple[Summary, Named, list[str]]]:
+    """The contract that closes a cycle, where it does so, and the files of the cycle in order; that one is the last."""
+    owner = owners(summaries)
     done: set[str] = set()
     for start in summaries:
         path: list[tuple[Summary, Iterator[Named]]] = [(start, iter(start.needs))]
@@ -104,12 +122,12 @@ def _cycles(summaries: Sequence[Summary]) -> Iterator[Finding]:
                 done.add(summary.file)
                 path.pop()
                 continue
-            needed = owner.get(_bare(named[0]))
+            needed = owner.get(bare(named[0]))
             if needed is None or needed.file in done:
                 continue
             files = [entry.file for entry, _ in path]
             if needed.file in files:
-                yield _cycle(summary, named, files[files.index(needed.file) :])
+                yield summary, named, files[files.index(needed.file) :]
             else:
                 path.append((needed, iter(needed.needs)))
 

@@ -2,8 +2,8 @@
 
 Decided from the text alone, and only where it can be: the comparisons are the same up to numbers and the operator, and
 every changed number moves a side in a direction that is known whatever is observed. Two things are taken for granted: a
-name inside of ``ln`` or ``log2`` is a size, at least 1; a name that a guard of both versions keeps from being negative
-is not negative.
+name inside of ``ln`` or ``log2`` is a size, at least 1, unless a guard bounds it from above, as sizes never are; a name
+that a guard of both versions keeps from being negative is not negative.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Collection
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
 
@@ -20,6 +20,13 @@ Relation = Literal["same", "tightened", "weakened"]
 # For which signs of (left - right) each comparison holds.
 _HOLDS = {"<": {-1}, "<=": {-1, 0}, ">": {1}, ">=": {0, 1}, "==": {0}, "!=": {-1, 1}}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
+
+
+class Known(NamedTuple):
+    """What guards say of names: which are at least 0 in both versions, which are bounded from above in one."""
+
+    not_negative: frozenset[str] = frozenset()
+    bounded: frozenset[str] = frozenset()
 
 
 class _Unlike(Exception):
@@ -35,31 +42,40 @@ def comparison_or_none(text: str) -> Comparison | None:
         return None
 
 
-def relation(old: str, new: str, not_negative: Collection[str] = ()) -> Relation | None:
-    """What ``new`` is beside ``old``; None where that can't be told. ``not_negative`` are names that are at least 0."""
+def relation(old: str, new: str, known: Known = Known()) -> Relation | None:  # noqa: B008 - a tuple of frozen sets
+    """What ``new`` is beside ``old``; None where that can't be told."""
     before, after = comparison_or_none(old), comparison_or_none(new)
     if before is None or after is None:
         return "same" if old.split() == new.split() else None
     symbol, left, right = before.symbol, before.left, before.right
     for symbol_before, sides in ((symbol, (left, right)), (_MIRRORED[symbol], (right, left))):
         try:
-            return _relation(symbol_before, sides, after, _Signs(frozenset(not_negative)))
+            return _relation(symbol_before, sides, after, _Signs(known))
         except _Unlike:
             continue
     return None
 
 
-def names_not_negative(guards: Collection[str]) -> frozenset[str]:
-    """The names that one of ``guards`` keeps from being negative, such as ``envelope > 0``."""
-    found: set[str] = set()
+def known_from(old_guards: Collection[str], new_guards: Collection[str]) -> Known:
+    """What the guards of two versions say of names."""
+    (low, high), (new_low, new_high) = _bounded(old_guards), _bounded(new_guards)
+    return Known(low & new_low, high | new_high)
+
+
+def _bounded(guards: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
+    """The names that a guard keeps from being negative, as in ``envelope > 0``, and those bounded from above."""
+    low: set[str] = set()
+    high: set[str] = set()
     for comparison in filter(None, map(comparison_or_none, guards)):
         sides = [(comparison.symbol, comparison.left, comparison.right)]
         sides.append((_MIRRORED[comparison.symbol], comparison.right, comparison.left))
         for symbol, name, bound in sides:
             value = _number(bound)
             if isinstance(name, ast.Name) and symbol in (">", ">=", "==") and value is not None and value >= 0:
-                found.add(name.id)
-    return frozenset(found)
+                low.add(name.id)
+            if isinstance(name, ast.Name) and symbol in ("<", "<=", "=="):
+                high.add(name.id)
+    return frozenset(low), frozenset(high)
 
 
 def _relation(symbol: str, sides: tuple[ast.expr, ast.expr], after: Comparison, signs: _Signs) -> Relation | None:
@@ -86,8 +102,8 @@ def _relation(symbol: str, sides: tuple[ast.expr, ast.expr], after: Comparison, 
 class _Signs:
     """What is known of values whatever is observed: the sign of a node, and which way a side moved."""
 
-    def __init__(self, not_negative: frozenset[str]) -> None:
-        self.not_negative = not_negative
+    def __init__(self, known: Known) -> None:
+        self.known = known
 
     def effect(self, old: ast.expr, new: ast.expr) -> int:
         """1 if ``new`` is never smaller than ``old``, -1 if never larger, 0 if the same. Raises _Unlike."""
@@ -149,13 +165,13 @@ class _Signs:
             return 1 if value >= 0 else -1
         match node:
             case ast.Name():
-                return int(node.id in self.not_negative)
+                return int(node.id in self.known.not_negative)
             case ast.UnaryOp():
                 return -self.sign(node.operand) if isinstance(node.op, ast.USub) else self.sign(node.operand)
             case ast.Call(func=ast.Name(id="abs" | "sqrt")):
                 return 1
             case ast.Call(func=ast.Name(id="ln" | "log2"), args=[argument]):
-                return int(isinstance(argument, ast.Name))
+                return int(isinstance(argument, ast.Name) and argument.id not in self.known.bounded)
             case ast.Call(func=ast.Name(id=function)):
                 return _extreme(function, [self.sign(argument) for argument in node.args])
             case ast.BinOp(op=ast.Mult() | ast.Div()):

@@ -23,8 +23,8 @@ _HERE = os.path.dirname(__file__)
 
 
 def cache_folder() -> str:
-    """Where packs are kept: XDG_CACHE_HOME, or the platform's place for caches."""
-    if folder := os.environ.get("XDG_CACHE_HOME"):
+    """Where packs are kept: XDG_CACHE_HOME (its specification: a relative one is ignored), or the platform's place."""
+    if os.path.isabs(folder := os.environ.get("XDG_CACHE_HOME", "")):
         base = folder
     elif sys.platform == "darwin":
         base = os.path.expanduser("~/Library/Caches")
@@ -92,7 +92,7 @@ class Pack:
 
 def _tool_digest() -> str:
     """Changes when any file that a finding depends on does."""
-    parts = [__version__, sys.version, time.strftime("%Y-%m-%d")]
+    parts = [__version__, sys.version, time.strftime("%Y-%m-%d", time.gmtime())]
     for folder, folders, names in os.walk(_HERE):
         folders[:] = sorted(name for name in folders if name != "__pycache__")
         for name in sorted(names):

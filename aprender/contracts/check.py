@@ -28,16 +28,21 @@ def check_file(file: str) -> Checked:
 
 def check_content(content: bytes, file: str) -> Checked:
     """Check the bytes of one contract."""
+    findings, sound = check_document(content, file)
+    return Checked(findings, None if sound is None else summary_of(sound))
+
+
+def check_document(content: bytes, file: str) -> tuple[list[Finding], Document | None]:
+    """The findings, and the document without values of the wrong shape (None where it can't be read)."""
     document, findings = read_bytes(content, file)
     if document is None:
-        return Checked(_in_order(findings, content), None)
+        return _in_order(findings, content), None
     shape, sound = check_schema(document)
     meaning = [*check_rules(sound), *plugin_findings(sound)]
     if document.incomplete:
         meaning = [finding for finding in meaning if not finding.rule.startswith(_SAY_WHAT_IS_MISSING)]
     said = [*findings, *_not_said(findings, [*shape, *meaning])]
-    everything = _in_order(said, content, document)
-    return Checked(everything, summary_of(sound))
+    return _in_order(said, content, document), sound
 
 
 def _not_said(earlier: list[Finding], later: list[Finding]) -> list[Finding]:
@@ -55,9 +60,10 @@ def _in_order(findings: list[Finding], content: bytes, document: Document | None
     if not findings:
         return findings
     if len(findings) > MAX_FINDINGS:
-        last = findings[MAX_FINDINGS - 1]
+        findings.sort(key=lambda finding: finding.severity != "error")  # warnings never push an error out
+        findings = sorted(findings[:MAX_FINDINGS], key=lambda finding: finding[1:4])
         message = f"there are more than {MAX_FINDINGS:,} findings; mend these first"
-        findings[MAX_FINDINGS:] = [last._replace(rule="YAML-004", severity="error", message=message)]
+        findings.append(findings[-1]._replace(rule="YAML-004", severity="error", message=message))
     lines = lines_of(document.text if document else content.decode("utf-8", "replace"))
     return [
         finding._replace(source=lines[finding.line - 1][:1000]) if finding.line <= len(lines) else finding

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from aprender.errors import AprenderError
 
 FILE = "pyproject.toml"
+_SQUEEZED = str.maketrans("", "", " \t\"'")
 
 
 class Config(NamedTuple):
@@ -32,7 +33,7 @@ def read_config(start: str = ".") -> Config:
     while True:
         file = os.path.normpath(os.path.join(folder, FILE))
         text = _text(file)
-        if "pv" in text and ("tool.pv" in text or "[tool]" in text):
+        if "pv" in text and _may_have_the_table(text):
             from aprender.contracts.config_table import config_table
 
             table = config_table(text, file)
@@ -42,6 +43,12 @@ def read_config(start: str = ".") -> Config:
         if above == real or os.path.exists(os.path.join(folder, ".git")):
             return Config()
         folder, real = os.path.join(folder, os.pardir), above
+
+
+def _may_have_the_table(text: str) -> bool:
+    """TOML has many spellings: ``[ tool . "pv" ]``, ``pv = ...`` below ``[tool]``, ``tool = {pv = ...}``."""
+    squeezed = text.translate(_SQUEEZED)
+    return any(spelling in squeezed for spelling in ("tool.pv", "[tool]", "tool={"))
 
 
 def _text(file: str) -> str:

@@ -20,6 +20,9 @@ _HOURS = {"h": 1, "d": 24, "w": 168}
 _VERSION = re.compile(r"\s*v?([0-9]{1,9})(?:\.([0-9]{1,9}))?(?:\.([0-9]{1,9}))?")
 _CLAIMS = ("invariants", "postconditions", "guarantees")
 _PROSE = ("property", "statement", "description")
+_LEVEL_KEYS = ("enforcement_level", "locked_level")
+_LEVELS = {name: level for level, names in enumerate((("basic", "l1"), ("standard", "l2", "l3"), ("strict", "l4"),
+           ("proven", "l5")), 1) for name in names}  # fmt: skip
 _IF_LARGER: dict[str, Kind] = {"tolerance": "weakened", "float_tolerance": "weakened", "bound": "tightened"}
 
 
@@ -87,7 +90,10 @@ def diff(old: Document, new: Document) -> Diff:
     _valid_for(top)
     gate = top.inner("qa_gate")
     gate.compare_texts("checks", "check")
-    gate.compare_rest(("name", "description", "pass_criteria", "falsification"))
+    gate.compare_claim("pass_criteria")
+    gate.compare_rest(("name", "description", "falsification"))
+    _enforcement(top)
+    top.compare_claim("kernel_structure")
     top.both("amendments")
     top.compare_rest()
     changes = sorted(
@@ -110,7 +116,31 @@ def _metadata(pair: Pair) -> None:
             "tightened": ": the rules for kernels hold now",
         }
         pair.add(kind, f"kind {old} became {new}{what.get(kind, '')}", "kind", old=old, new=new)
+    for key in _LEVEL_KEYS:
+        _level(pair, key)
     pair.compare_rest(("description",))
+
+
+def _level(pair: Pair, key: str) -> None:
+    """How strictly a contract is held to: a level that nobody knows is below all others."""
+    old, new = pair.both(key)
+    if not same(old, new):
+        before, after = (_LEVELS.get(str(value).lower(), 0) for value in (old, new))
+        what = f"{key} {_shown(old)} became {_shown(new)}"
+        pair.add("tightened" if after > before else "weakened", what, key, old=old, new=new)
+
+
+def _enforcement(top: Pair) -> None:
+    """Rules that people enforce: fewer of them, or less severe ones, are less."""
+    rules = top.inner("enforcement")
+    for name in dict.fromkeys((*rules.old, *rules.new)):
+        if isinstance(rules.old.get(name), dict) and isinstance(rules.new.get(name), dict):
+            rule = rules.inner(name)
+            for key in ("severity", "check"):
+                rule.compare_claim(key)
+            rule.compare_rest(("description",))
+        else:
+            rules.compare_claim(name)
 
 
 def _valid_for(pair: Pair) -> None:
@@ -227,9 +257,13 @@ def _compare(pair: Pair, noun: str) -> None:
     for key in ("formal", "verification"):
         text, other = pair.old.get(key), pair.new.get(key)
         kind = relation(text, other) if isinstance(text, str) and isinstance(other, str) else None
-        if kind in ("tightened", "weakened"):  # most are prose to us, and prose is neutral
+        if kind in ("tightened", "weakened"):
             pair.both(key)
             pair.add(kind, f"{key} '{text}' became '{other}'", key, old=text, new=other)
+        elif kind is None:  # same() knows whether it is a change at all
+            pair.compare_claim(key)
+    for key in {"obligation": ("type",), "harness": ("obligation", "strategy")}.get(noun, ()):
+        pair.compare_claim(key)
     _applies_to(pair)
     pair.compare_rest(_PROSE)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aprender.contracts.bounds import names_not_negative
+from aprender.contracts.bounds import known_from
 from aprender.contracts.change import Pair, same, texts_of
 
 PROSE = ("rule", "description", "prediction", "expected", "if_fails", "fails_if", "name", "tolerance_reason")
@@ -14,14 +14,18 @@ _RUN_BY = ("test", "command", "test_harness")  # how the old dialect says what i
 def compare_falsifier(pair: Pair) -> None:
     """Record every change between the two mappings of ``pair``."""
     _measurement(pair)
-    guards = [set(texts_of(side.get("guards"))) for side in (pair.old, pair.new)]
-    not_negative = names_not_negative(guards[0]) & names_not_negative(guards[1])
-    became = pair.compare_texts("expect", "expectation", bounds=True, not_negative=not_negative)
-    pair.compare_texts("guards", "guard", bounds=True, not_negative=not_negative)
+    guarded = known_from(*(list(texts_of(side.get("guards"))) for side in (pair.old, pair.new)))
+    became = pair.compare_texts("expect", "expectation", bounds=True, guarded=guarded)
+    pair.compare_texts("guards", "guard", bounds=True, guarded=guarded)
     pair.compare_texts("covers", "covered obligation")
     _classes(pair, became)
     _shipping(pair)
     pair.compare_number("tolerance", larger="weakened")
+    if not (pair.old.get("expect") or pair.new.get("expect")):
+        for key in ("prediction", "expected"):  # the only bound there is
+            pair.compare_claim(key)
+    if pair.new.get("tolerance_reason") is None:
+        pair.compare_claim("tolerance_reason")
     pair.compare_rest(PROSE)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aprender.contracts.findings import Finding, Position
+from aprender.contracts.findings import Finding, Hints, Position
 
 KeyPath = tuple[str | int, ...]
 
@@ -17,13 +17,15 @@ class Document:
     for: most contracts have no findings.
     """
 
-    __slots__ = ("data", "file", "lists", "open_block", "places", "roots", "text")
+    __slots__ = ("containers", "data", "file", "hints", "lists", "open_block", "places", "roots", "text")
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
         self.text = text
         self.open_block: str | tuple[()] | None = None  # the top-level key in which a syntax error ended reading
         self.lists: dict[tuple[str, ...], Any] = {}  # what rules found in ``data``: see ``rules.common.items``
+        self.hints = Hints()
+        self.containers: list[Any] = []  # all that were read, kept alive: a freed one's identity would be taken again
         self.roots: list[Any] = []
         self.places: dict[int, Any] = {id(self.roots): []}
         self.data: Any = None
@@ -53,6 +55,7 @@ class Document:
         """The same document and places with other ``data``: what is left when values of the wrong shape are removed."""
         copy = Document(self.file, self.text)
         copy.open_block, copy.roots, copy.places, copy.data = self.open_block, self.roots, self.places, data
+        copy.containers, copy.hints = self.containers, self.hints
         return copy
 
     @property

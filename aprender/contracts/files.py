@@ -5,7 +5,7 @@
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from aprender.contracts.findings import Finding
@@ -62,6 +62,8 @@ def stem(file: str) -> str:
 def read_content(file: str) -> bytes | Finding:
     """The bytes of ``file`` (``-``: standard input), or the finding that says why not; at most one over MAX_BYTES."""
     if file == STANDARD_INPUT:
+        if sys.stdin is None:
+            return Finding(file, 1, 1, "YAML-002", "error", "standard input is closed; name a file, or pipe one in")
         return sys.stdin.buffer.read(MAX_BYTES + 1)
     try:
         opened = os.open(file, _WITHOUT_WAITING)
@@ -93,14 +95,22 @@ def _below(folder: str, seen: set[str], passed_over: list[str]) -> Iterator[tupl
     for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        if _leads_to(entry.is_dir, otherwise=False):
             if entry.name in OTHER_FOLDERS:
                 passed_over.append(entry.path)
             else:
                 yield from _below(entry.path, seen, passed_over)
-        elif entry.name.lower().endswith(SUFFIXES) and entry.is_file():
+        elif entry.name.lower().endswith(SUFFIXES) and _leads_to(entry.is_file, otherwise=True):
             if entry.name in OTHER_FILES:
                 passed_over.append(entry.path)
             else:
                 target = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(real, entry.name)
                 yield entry.path, target
+
+
+def _leads_to(asked: Callable[[], bool], *, otherwise: bool) -> bool:
+    """What an entry of a folder says of itself; a link that leads in a circle says nothing: reading it will tell."""
+    try:
+        return asked()
+    except OSError:
+        return otherwise

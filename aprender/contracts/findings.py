@@ -2,12 +2,11 @@
 
 # No postponed annotations here: NamedTuple would compile each from its text, which costs as much as a small contract.
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-# Comparing with more names than this costs as much as checking a contract; a first letter is seldom mistyped.
-_COMPARED = 100
+_COMPARED = 100  # with more names than these only those are compared that begin alike: few mistype a first letter
 
 Severity = Literal["error", "warning"]
 
@@ -41,6 +40,20 @@ def did_you_mean(word: str, valid: Iterable[str]) -> str:
     """`` Did you mean 'x'?`` with a leading blank where one of ``valid`` is near ``word``, else an empty string."""
     near = _nearest(word, tuple(valid))
     return f" Did you mean '{near}'?" if near else ""
+
+
+class Hints:
+    """``did_you_mean`` within a budget of names that are looked at: a file full of wrong names ends in time, too."""
+
+    __slots__ = ("left",)
+
+    def __init__(self, names: int = 20_000) -> None:
+        self.left = names
+
+    def did_you_mean(self, word: str, valid: Collection[str]) -> str:
+        """As the function of this name, while the budget lasts; then an empty string."""
+        self.left -= len(valid)
+        return did_you_mean(word, valid) if self.left >= 0 else ""
 
 
 @lru_cache(1000)  # the same key is wrong in many files

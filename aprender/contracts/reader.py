@@ -28,11 +28,12 @@ from yaml.events import (
     StreamEndEvent,
     StreamStartEvent,
 )
+from yaml.reader import ReaderError
 
 from aprender.contracts.document import Document
 from aprender.contracts.files import MAX_BYTES
 from aprender.contracts.findings import Finding
-from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, syntax_finding, undecodable
+from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, lines_of, syntax_finding, undecodable
 
 MAX_DEPTH = 64
 MAX_VALUES = 120_000  # aliases count each time they are expanded: an alias bomb ends here
@@ -52,10 +53,11 @@ _DROPPED: Any = object()  # stands for the key of a value that is read and not k
 
 
 class _Stop(Exception):
-    """Reading can't go on; the finding says why."""
+    """Reading can't go on; the finding says why. ``whole``: nothing was read, whatever stands before the place."""
 
-    def __init__(self, finding: Finding) -> None:
+    def __init__(self, finding: Finding, *, whole: bool = False) -> None:
         self.finding = finding
+        self.whole = whole
 
 
 def read_bytes(raw: bytes, file: str) -> tuple[Document | None, list[Finding]]:
@@ -66,7 +68,7 @@ def read_bytes(raw: bytes, file: str) -> tuple[Document | None, list[Finding]]:
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        return None, [undecodable(raw, error, file)]
+        return _read_before(raw.decode("utf-8", "replace"), undecodable(raw, error, file))
     return read_text(text, file)
 
 
@@ -80,8 +82,24 @@ def read_text(text: str, file: str) -> tuple[Document | None, list[Finding]]:
     try:
         builder.read()
     except _Stop as stop:
+        if stop.whole:  # libyaml looks at the characters of all it buffers before it parses any
+            return _read_before(text, stop.finding)
         return builder.what_was_read(), [*builder.findings, stop.finding]
     return builder.document, builder.findings
+
+
+def _read_before(text: str, finding: Finding) -> tuple[Document | None, list[Finding]]:
+    """What stands in the lines before the one with a character that ``finding`` says can't be read."""
+    builder = _Builder(finding.file, "".join(f"{line}\n" for line in lines_of(text)[: finding.line - 1]))
+    try:
+        builder.read()
+    except _Stop:  # the rest of the document is missing: that is no other fault
+        document = builder.what_was_read()
+    else:
+        document = builder.what_was_read_of_a_part()
+    if document is not None:
+        document.text = text
+    return document, [*builder.findings, finding]
 
 
 class _Builder:
@@ -119,7 +137,8 @@ class _Builder:
         try:
             self._consume(parser.get_event, handlers)
         except yaml.YAMLError as error:
-            raise _Stop(syntax_finding(error, self.text, self.file)) from None
+            whole = isinstance(error, ReaderError)
+            raise _Stop(syntax_finding(error, self.text, self.file), whole=whole) from None
         self.document.data = self.document.roots[0]
 
     def _consume(self, get_event: Callable[[], Any], handlers: Mapping[type, Callable[[Any], None]]) -> None:
@@ -169,6 +188,18 @@ class _Builder:
             del self.document.data[path[0]][path[1]]
         elif self.container and not isinstance(self.container[last := self._last_step()], dict | list):
             del self.container[last]  # the scalar next to the error may be more, or less, than was meant
+        return self.document
+
+    def what_was_read_of_a_part(self) -> Document | None:
+        """The document of the first lines of a file, without the last entry, which may go on after them."""
+        data = self.document.data
+        if not isinstance(data, dict) or not data:
+            return None
+        self.container, self.document.open_block = data, next(reversed(data))
+        last = data[self.document.open_block]
+        if isinstance(last, dict | list) and last:
+            self.container = last
+        del self.container[self._last_step()]
         return self.document
 
     def _last_step(self) -> Any:
@@ -224,6 +255,7 @@ class _Builder:
         key = self.key
         self._attach(event, value)
         self.document.places[id(value)] = places
+        self.document.containers.append(value)
         self.stack.append((self.container, self.places, key, value, event.anchor))
         self.container, self.places = value, places
 

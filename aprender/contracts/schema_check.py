@@ -18,7 +18,6 @@ _BLOCKS = (
     "stories", "falsification", "parity",
 )  # fmt: skip
 _LONGEST_KEY = 40  # of a key that may be a misspelt block
-HINTS = 200  # suggestions per file: a file with more unknown keys than this is no contract with a typing error
 
 _TYPE_NAMES = {
     "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
@@ -77,6 +76,8 @@ def check_schema(document: Document) -> tuple[list[Finding], Document]:
     if document.incomplete:
         found = [violation for violation in found if not _may_follow(document, violation)]
     sentences = _Sentences(document)
+    if not sentences.strict:  # unknown keys are warnings there, and warnings never push an error out
+        found.sort(key=lambda violation: violation.keyword == "additionalProperties")
     findings = list(islice((f for violation in found for f in sentences.findings(violation)), MAX_FINDINGS + 1))
     wrong = {violation.path for violation in found if violation.keyword == "type"}
     return findings, document.sound(_without(document.data, (), wrong)) if wrong else document
@@ -119,7 +120,6 @@ class _Sentences:
     def __init__(self, document: Document) -> None:
         self.document = document
         self.strict = is_version_2(document.data)
-        self.hints = HINTS
 
     def findings(self, violation: Violation) -> Iterator[Finding]:
         path = violation.path
@@ -141,8 +141,7 @@ class _Sentences:
                 continue
             if not violation.path and (key == "kind" or near_block(key)):
                 continue  # SCHEMA-018 and SCHEMA-019 say more
-            self.hints -= 1
-            hint = did_you_mean(key, valid) if self.hints >= 0 else ""
+            hint = self.document.hints.did_you_mean(key, valid)
             if self.strict:
                 message = f"unknown key '{key}' in {where}.{hint} Valid keys: {', '.join(valid)}"
             else:

@@ -33,13 +33,19 @@ def selected(findings: Iterable[Finding], select: Sequence[str], ignore: Sequenc
 def check_selectors(selectors: Iterable[str], place: Callable[[str], str]) -> None:
     """Raise AprenderError for a selector that no rule matches; ``place`` says where it stands."""
     rules = rule_ids()
-    families = dict.fromkeys(_family(rule) for rule in rules)
     for selector in selectors:
         if any(_matches(rule, [selector]) for rule in rules):
             continue
-        if _family(selector) not in families and _has_plugins():
-            continue  # their ids are known only once they find something
-        hint = did_you_mean(selector, [*families, *rules])
+        from aprender.contracts.plugins import plugin_rules, undeclared
+
+        known = [*rules, *plugin_rules()]
+        families = dict.fromkeys(_family(rule) for rule in known)
+        if any(_matches(rule, [selector]) for rule in known):
+            continue
+        family = _family(selector)
+        if undeclared() and family not in families and not did_you_mean(family, families):
+            continue  # it may be theirs; what is near a family that is known is a typing error
+        hint = did_you_mean(selector, [*families, *known])
         raise AprenderError(
             f"{place(selector)}: no rule or family '{selector}'.{hint} Families: {', '.join(families)}; "
             "pv explain --list lists the rules"
@@ -67,10 +73,3 @@ def _family(rule: str) -> str:
     """What stands before the number; ``PM-SHAPE`` is a family, too."""
     family, _, number = rule.rpartition("-")
     return family if family and (not number or number.isdigit()) else rule
-
-
-def _has_plugins() -> bool:
-    """Whether others' rules are installed."""
-    from aprender.contracts.plugins import plugins
-
-    return bool(plugins())

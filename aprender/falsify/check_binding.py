@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +18,7 @@ from aprender.contracts.schema_check import is_version_2
 from aprender.contracts.validate import Validation
 from aprender.errors import AprenderError
 from aprender.falsify.bind import Mismatch, mismatches, project_root
-from aprender.falsify.node_ids import Named, collect, named_tests
+from aprender.falsify.node_ids import Named, Selection, collect, named_tests, selection_of
 from aprender.falsify.probe import PlantedDefect, Probe
 
 
@@ -87,20 +88,23 @@ def _never_listed(uses: list[_Use]) -> Iterator[Finding]:
 
 def _tests(documents: Iterable[Document]) -> Iterator[Finding]:
     """BIND-006: the tests that pytest would be given are tests that it collects."""
-    by_root: dict[Path, list[tuple[Document, KeyPath, str, Named]]] = {}
+    by_root: dict[Path, list[tuple[Document, KeyPath, str, list[Named], Selection | None]]] = {}
     for document in documents:
         root = project_root(Path(document.file))
         for path, item in items(document, "falsification_tests"):
             key = key_of(item, "test", "command")
             command = item.get(key)
-            if not isinstance(command, str):
-                continue
-            for named in named_tests(command):
-                by_root.setdefault(root, []).append((document, (*path, key), command, named))
+            if isinstance(command, str) and (named := named_tests(command)):
+                use = (document, (*path, key), command, named, selection_of(command))
+                by_root.setdefault(root, []).append(use)
     for root, found in by_root.items():
-        collection = collect(root, [named for *_, named in found])
-        for document, at, command, named in found:
-            if problem := collection.problem(named):
+        selections = [selection for *_, selection in found if selection]
+        collection = collect(root, [one for *_, named, _ in found for one in named], selections)
+        for document, at, command, named, selection in found:
+            problems = [(one.column, problem) for one in named if (problem := collection.problem(one))]
+            if not problems and selection and collection.selects_nothing(selection):
+                problems = [(selection.column, f"-k {shlex.quote(selection.keywords)} leaves no test to run")]
+            for column, problem in problems:
                 finding = added(document, at, "BIND-006", problem)
-                place = position_within(document, at, command, named.column)
+                place = position_within(document, at, command, column)
                 yield finding._replace(line=place.line, column=place.column) if place else finding

@@ -9,7 +9,7 @@ from functools import cache
 from importlib import metadata
 from typing import Any
 
-LIBRARIES = ("torch", "numpy", "triton", "safetensors", "gguf", "tokenizers")
+LIBRARIES = ("torch", "numpy", "triton", "safetensors", "gguf", "tokenizers", "transformers")
 
 
 @cache

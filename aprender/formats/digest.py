@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from aprender.errors import FormatError
+from aprender.formats.files import open_file, unreadable
 
 
 def sha256_of(path: Path) -> str:
@@ -14,7 +14,7 @@ def sha256_of(path: Path) -> str:
     Raises FormatError when the file can't be read.
     """
     try:
-        with path.open("rb") as file:
+        with open_file(path) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
-        raise FormatError(f"{path}: can't be read ({error.strerror}); check the path and its permissions") from error
+        raise unreadable(path, error) from error

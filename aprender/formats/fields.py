@@ -24,11 +24,19 @@ class Fields:
         self._problems: list[str] = []
 
     def __contains__(self, key: str) -> bool:
-        return self._values.get(key) is not None
+        return self.value(key) is not None
+
+    def value(self, key: str) -> object:
+        """Whatever stands there, None for nothing."""
+        return self._values.get(key)
+
+    def keys_after(self, prefix: str) -> list[str]:
+        """The keys that begin with ``prefix`` and have a value."""
+        return [key for key, value in self._values.items() if key.startswith(prefix) and value is not None]
 
     def integer(self, key: str) -> int:
         """A whole number; a boolean or 1.0 is none."""
-        value = self._get(key)
+        value = self.value(key)
         if _is_integer(value):
             return value  # type: ignore[return-value]  # narrowed by _is_integer
         self._note(key, value, "a whole number")
@@ -44,7 +52,7 @@ class Fields:
 
     def number(self, key: str) -> float:
         """A whole or decimal number that a float can hold; a boolean is none."""
-        value = self._get(key)
+        value = self.value(key)
         if isinstance(value, float):
             return value
         if _is_integer(value):
@@ -58,7 +66,7 @@ class Fields:
 
     def boolean(self, key: str) -> bool:
         """True or false; 0 and 1 are neither."""
-        value = self._get(key)
+        value = self.value(key)
         if isinstance(value, bool):
             return value
         self._note(key, value, "true or false")
@@ -66,7 +74,7 @@ class Fields:
 
     def text(self, key: str) -> str:
         """A string."""
-        value = self._get(key)
+        value = self.value(key)
         if isinstance(value, str):
             return value
         self._note(key, value, "a string")
@@ -74,7 +82,7 @@ class Fields:
 
     def texts(self, key: str) -> list[str]:
         """A list of strings."""
-        value = self._get(key)
+        value = self.value(key)
         if isinstance(value, list) and all(isinstance(item, str) for item in value):
             return value
         self._note(key, value, "a list of strings")
@@ -82,7 +90,7 @@ class Fields:
 
     def integers(self, key: str) -> list[int]:
         """A list of whole numbers."""
-        value = self._get(key)
+        value = self.value(key)
         if isinstance(value, list) and all(_is_integer(item) for item in value):
             return value
         self._note(key, value, "a list of whole numbers")
@@ -98,9 +106,6 @@ class Fields:
         problems += self._problems
         if problems:
             raise FormatError(f"{self._where}: {'; '.join(problems)}")
-
-    def _get(self, key: str) -> object:
-        return self._values.get(key)
 
     def _note(self, key: str, value: object, wanted: str) -> None:
         if value is None:

@@ -10,8 +10,8 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from aprender.errors import FormatError
 from aprender.formats.fields import Fields
 
-# tokenizer.ggml.token_type of the tokens that are cut out of the text before it is split into words
-_CONTROL, _USER_DEFINED = 3, 4
+# tokenizer.ggml.token_type; control and user-defined tokens are cut out of the text before it is split into words
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5
 
 # The split that Qwen2's own tokenizer.json declares: contractions, a word with at most one leading mark, single
 # digits, punctuation with its line breaks, line breaks, and spaces up to the last one before a word.
@@ -46,14 +46,18 @@ def _smollm(tokenizer: Tokenizer) -> None:
     )
 
 
-_PRE_TOKENIZERS: dict[str, Callable[[Tokenizer], None]] = {"qwen2": _qwen2, "smollm": _smollm}
+def _gpt2(tokenizer: Tokenizer) -> None:
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+
+
+PRE_TOKENIZERS: dict[str, Callable[[Tokenizer], None]] = {"gpt-2": _gpt2, "qwen2": _qwen2, "smollm": _smollm}
 
 
 def tokenizer_from_metadata(where: str, metadata: Mapping[str, object]) -> Tokenizer:
     """The tokenizer that ``metadata`` describes.
 
-    Kind ``gpt2`` with the pre-tokenizers ``qwen2`` and ``smollm`` is supported. Ids are positions in the list of
-    tokens. Text that spells a control token becomes that token, as in Hugging Face's tokenizers. Raises
+    Kind ``gpt2`` with the pre-tokenizers ``gpt-2``, ``qwen2`` and ``smollm`` is supported. Ids are positions in the
+    list of tokens. Text that spells a control token becomes that token, as in Hugging Face's tokenizers. Raises
     FormatError for other kinds and for lists that are missing or don't fit together.
     """
     kind = metadata.get("tokenizer.ggml.model")
@@ -74,21 +78,21 @@ def tokenizer_from_metadata(where: str, metadata: Mapping[str, object]) -> Token
         fields.refuse("tokenizer.ggml.merges has an entry that isn't two tokens with one space between")
     fields.check()
     tokenizer = Tokenizer(_byte_pair_model(where, tokens, merges))
-    _PRE_TOKENIZERS[pre](tokenizer)
+    PRE_TOKENIZERS[pre](tokenizer)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_tokens(
         [
-            AddedToken(token, special=kind == _CONTROL, normalized=False)
+            AddedToken(token, special=kind == CONTROL, normalized=False)
             for token, kind in zip(tokens, token_types, strict=True)
-            if kind in (_CONTROL, _USER_DEFINED)
+            if kind in (CONTROL, USER_DEFINED)
         ]
     )
     return tokenizer
 
 
 def _refuse_unsupported(fields: Fields, metadata: Mapping[str, object], pre: str) -> None:
-    if pre and pre not in _PRE_TOKENIZERS:
-        fields.refuse(f"tokenizer.ggml.pre is {reprlib.repr(pre)}; supported are {' and '.join(_PRE_TOKENIZERS)}")
+    if pre and pre not in PRE_TOKENIZERS:
+        fields.refuse(f"tokenizer.ggml.pre is {reprlib.repr(pre)}; supported are {', '.join(PRE_TOKENIZERS)}")
     for key in ("add_bos_token", "add_eos_token", "add_space_prefix"):
         if metadata.get(f"tokenizer.ggml.{key}") not in (None, False):
             fields.refuse(f"tokenizer.ggml.{key} is true, which is not supported: text is encoded as it stands")

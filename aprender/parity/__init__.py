@@ -1,1 +1,1 @@
-"""How the CUDA path is judged against the oracle: envelopes of honest rounding."""
+"""Two implementations compared operator by operator: what honest rounding may do, and what it may not."""

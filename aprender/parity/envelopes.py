@@ -9,12 +9,9 @@ million elements raises one false alarm in a million runs.
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-Floats = npt.NDArray[np.floating[Any]]
+import torch
+from torch import Tensor
 
 UNIT_ROUNDOFF_FLOAT32 = 2.0**-24
 SMALLEST_NORMAL_FLOAT32 = 2.0**-126
@@ -26,8 +23,8 @@ _NORM_ROUNDINGS = 8
 
 
 def normed_projection_envelope(
-    normed_BTD: Floats, weight_ND: Floats, bias_N: Floats | None, u: float = UNIT_ROUNDOFF_FLOAT32
-) -> Floats:
+    normed_BTD: Tensor, weight_ND: Tensor, bias_N: Tensor | None, u: float = UNIT_ROUNDOFF_FLOAT32
+) -> Tensor:
     """The envelope, shape [B, T, N], of ``rms_norm(x) W^T + b`` in a precision with unit roundoff ``u``.
 
     ``normed_BTD`` is the exact norm of x. Two sums over D: the projection's, and the norm's sum of squares, whose
@@ -36,24 +33,23 @@ def normed_projection_envelope(
     """
     D = weight_ND.shape[1]
     roundings = 1.5 * LAMBDA * math.sqrt(D) + _NORM_ROUNDINGS
-    magnitude_BTN: Floats = np.abs(normed_BTD) @ np.abs(weight_ND).T
-    result_BTN = magnitude_BTN if bias_N is None else magnitude_BTN + np.abs(bias_N)
-    envelope_BTN: Floats = u * (roundings * magnitude_BTN + result_BTN) + D * SMALLEST_NORMAL_FLOAT32 / 2
-    return envelope_BTN
+    magnitude_BTN = normed_BTD.abs() @ weight_ND.abs().T
+    result_BTN = magnitude_BTN if bias_N is None else magnitude_BTN + bias_N.abs()
+    return u * (roundings * magnitude_BTN + result_BTN) + D * SMALLEST_NORMAL_FLOAT32 / 2
 
 
 def rope_envelope(
-    before_BTHC: Floats, envelope_BTHC: Floats, cos_TR: Floats, sin_TR: Floats, u: float = UNIT_ROUNDOFF_FLOAT32
-) -> Floats:
+    before_BTHC: Tensor, envelope_BTHC: Tensor, cos_BTR: Tensor, sin_BTR: Tensor, u: float = UNIT_ROUNDOFF_FLOAT32
+) -> Tensor:
     """The envelope after half-split RoPE of values ``before_BTHC`` that carry ``envelope_BTHC`` already.
 
     Each output is ``a cos - b sin``: both inputs' errors, weighted by the tables, and four roundings (table entry,
     two products, their sum).
     """
-    cos_T1R, sin_T1R = np.abs(cos_TR)[:, None], np.abs(sin_TR)[:, None]
+    cos_BT1R, sin_BT1R = cos_BTR.abs()[:, :, None], sin_BTR.abs()[:, :, None]
 
-    def weighted(z_BTHC: Floats) -> Floats:
-        a_BTHR, b_BTHR = np.split(z_BTHC, 2, axis=-1)
-        return np.concatenate((a_BTHR * cos_T1R + b_BTHR * sin_T1R, b_BTHR * cos_T1R + a_BTHR * sin_T1R), axis=-1)
+    def weighted(z_BTHC: Tensor) -> Tensor:
+        a_BTHR, b_BTHR = z_BTHC.chunk(2, -1)
+        return torch.cat((a_BTHR * cos_BT1R + b_BTHR * sin_BT1R, b_BTHR * cos_BT1R + a_BTHR * sin_BT1R), -1)
 
-    return weighted(envelope_BTHC) + 4 * u * weighted(np.abs(before_BTHC))
+    return weighted(envelope_BTHC) + 4 * u * weighted(before_BTHC.abs())

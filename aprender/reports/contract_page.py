@@ -8,6 +8,9 @@ from typing import Any
 
 from aprender.contracts.change import texts_of
 from aprender.contracts.document import Document
+from aprender.contracts.links import one_line
+from aprender.contracts.rules.mentions import class_names
+from aprender.reports.excerpt import shown
 
 _LABEL = 12  # what stands before a value is this wide, so that values align
 
@@ -33,19 +36,19 @@ def page_data(document: Document, only: str | None) -> dict[str, Any]:
         for index, entry in enumerate(tests if isinstance(tests, list) else [])
         if isinstance(entry, dict) and only in (None, falsifier_id(entry))
     ]
-    head = {key: _text(metadata.get(key)) for key in ("version", "kind", "status", "description")}
+    head = {key: one_line(metadata.get(key)) for key in ("version", "kind", "status", "description")}
     stem = os.path.splitext(os.path.basename(document.file))[0]
     obligations = [
         {
-            "id": _text(entry.get("id")),
-            "property": _text(entry.get("property", entry.get("statement"))),
+            "id": one_line(entry.get("id")),
+            "property": one_line(entry.get("property", entry.get("statement"))),
             "covered_by": [f["id"] for f in falsifiers if entry.get("id") in f["covers"]],
         }
         for entry in _mappings(data.get("proof_obligations"))
     ]
     wanted = obligations if only is None else [o for o in obligations if o["covered_by"]]
     return {
-        "id": _text(metadata.get("id")) or stem,
+        "id": one_line(metadata.get("id")) or stem,
         "file": document.file,
         **head,
         "obligations": wanted,
@@ -69,7 +72,7 @@ def contract_page(data: dict[str, Any], width: int) -> str:
         lines += ["", "Falsifiers"]
     for index, falsifier in enumerate(data["falsifiers"]):
         lines += ([""] if index else []) + _falsifier_lines(falsifier, width)
-    return "\n".join(lines)
+    return "\n".join(map(shown, lines))
 
 
 def _falsifier(document: Document, entry: dict[str, Any], index: int) -> dict[str, Any]:
@@ -78,18 +81,18 @@ def _falsifier(document: Document, entry: dict[str, Any], index: int) -> dict[st
     return {
         "id": falsifier_id(entry),
         "ship_blocking": entry.get("ship_blocking") is True,
-        "rule": _text(entry.get("rule", entry.get("description"))),
-        "prediction": _text(entry.get("prediction", entry.get("expected"))),
-        "if_fails": _text(entry.get("if_fails", entry.get("fails_if"))),
+        "rule": one_line(entry.get("rule", entry.get("description"))),
+        "prediction": one_line(entry.get("prediction", entry.get("expected"))),
+        "if_fails": one_line(entry.get("if_fails", entry.get("fails_if"))),
         "covers": list(texts_of(entry.get("covers"))),
-        "probe": _text(entry.get("probe")),
+        "probe": one_line(entry.get("probe")),
         "with": arguments if isinstance(arguments, dict) else {},
-        "test": _text(entry.get("test", entry.get("command"))),
+        "test": one_line(entry.get("test", entry.get("command"))),
         "requires": _devices(entry.get("requires")),
         "gate_requires": _devices(entry.get("gate_requires")),
         "expect": list(texts_of(entry.get("expect"))),
         "guards": list(texts_of(entry.get("guards"))),
-        "classes": _classes(entry.get("counter_example_classes")),
+        "classes": class_names(entry),
         "file": document.file,
         "line": at.line,
         "column": at.column,
@@ -122,20 +125,9 @@ def _hanging(label: str, value: str, width: int) -> list[str]:
     return wrapper.wrap(value)
 
 
-def _classes(value: Any) -> list[str]:
-    """Names only: the story of a class is in the file."""
-    entries = value if isinstance(value, list) else []
-    names = (entry.get("class", next(iter(entry), "")) if isinstance(entry, dict) else entry for entry in entries)
-    return [str(name).partition(":")[0].strip() for name in names]
-
-
 def _devices(value: Any) -> str:
-    return ", ".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else _text(value)
+    return ", ".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else one_line(value)
 
 
 def _mappings(value: Any) -> list[dict[str, Any]]:
     return [entry for entry in value if isinstance(entry, dict)] if isinstance(value, list) else []
-
-
-def _text(value: Any) -> str:
-    return "" if value is None else " ".join(str(value).split())

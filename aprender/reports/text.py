@@ -9,6 +9,7 @@ from aprender.falsify.judge import Judged
 from aprender.falsify.record import FalsifierRun, Outcome
 from aprender.falsify.verdict import Verdict
 from aprender.reports.colour import coloured
+from aprender.reports.table import aligned
 
 _COLOURS = {
     Verdict.GREEN: "green", Verdict.RED: "red", Verdict.TAMPERED: "red", Verdict.ERROR: "magenta",
@@ -59,10 +60,8 @@ def standings_text(found: Sequence[Standing]) -> str:
 
 
 def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     lines = []
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
+    for row, cells in zip(rows, aligned(rows), strict=True):
         if isinstance(row[1], Verdict):
             cells[1] = coloured(cells[1], _COLOURS[row[1]], bold=True)
         lines.append("  ".join(cells).rstrip())

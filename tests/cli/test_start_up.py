@@ -34,8 +34,15 @@ def imported_by(*words: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "words",
-    [["--version"], ["validate", str(CONTRACT)], ["validate", "--format", "json", str(CONTRACT)]],
-    ids=["version", "validate", "json"],
+    [
+        ["--version"],
+        ["validate", str(CONTRACT)],
+        ["validate", "--format", "json", str(CONTRACT)],
+        ["graph", str(CONTRACT)],
+        ["coverage", str(CONTRACT)],
+        ["equations", str(CONTRACT)],
+    ],
+    ids=["version", "validate", "json", "graph", "coverage", "equations"],
 )
 def test_pv_imports_only_what_it_needs(words: list[str]) -> None:
     """For a valid contract; difflib and unicodedata may come in where there is a finding to show."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from aprender.contracts.bounds import names_not_negative, relation
+from aprender.contracts.bounds import Known, known_from, relation
 from aprender.contracts.expression import parse
 
 SWAPPED = {"tightened": "weakened", "weakened": "tightened", "same": "same", None: None}
@@ -63,12 +63,13 @@ def test_the_direction_of_a_change(old: str, new: str, expected: str | None) -> 
 def test_a_guard_may_decide_a_sign(old: str, new: str, expected: str | None) -> None:
     """What is known not to be negative keeps or turns the direction."""
     assert relation(old, new) is None
-    assert relation(old, new, {"e"}) == expected
+    assert relation(old, new, Known(frozenset({"e"}))) == expected
 
 
 def test_guards_that_keep_a_name_from_being_negative() -> None:
     """Either way round; a bound below zero does not."""
-    assert names_not_negative(["a > 0", "0 <= b", "c >= -1", "d == 3", "e < 3", "f + 1 > 0", "prose"]) == {
+    guards = ["a > 0", "0 <= b", "c >= -1", "d == 3", "e < 3", "f + 1 > 0", "prose"]
+    assert known_from(guards, guards).not_negative == {
         "a",
         "b",
         "d",
@@ -98,7 +99,7 @@ def test_what_is_called_tightened_implies_the_old_one(
 ) -> None:
     """No observation satisfies a tightened comparison and not the one it replaces; a is never negative here."""
     old, new = f"{left} {symbol} {right} * {number}", f"{left} {other} {right} * {further}"
-    verdict = relation(old, new, {"a"})
+    verdict = relation(old, new, Known(frozenset({"a"})))
     assume(verdict is not None)
     narrow, wide = (parse(new), parse(old)) if verdict == "tightened" else (parse(old), parse(new))
     for a, b in seen:
@@ -111,3 +112,9 @@ def test_what_is_called_tightened_implies_the_old_one(
             outside.left - outside.right
         ) < 1e-9 * max(1, abs(outside.left))
         assert outside.holds or not inside.holds or near
+
+
+def test_a_name_that_a_guard_bounds_is_no_size() -> None:
+    """Below 1 its logarithm is negative, and a smaller factor makes the bound larger."""
+    assert relation("x < 3*ln(p)", "x < 2*ln(p)") == "tightened"
+    assert relation("x < 3*ln(p)", "x < 2*ln(p)", known_from(["p > 0", "p < 1"], ["p > 0"])) is None

@@ -46,6 +46,8 @@ def test_every_key_is_read(repository: Path) -> None:
         "[tool]\npv = {strict = true}\n",
         "tool.pv.strict = true\n",
         "[ tool.pv ]\nstrict=true",
+        '[tool . "pv"]\nstrict = true\n',
+        "tool = {pv = {strict = true}}\n",
     ],
 )
 def test_the_table_has_many_spellings(text: str, repository: Path) -> None:

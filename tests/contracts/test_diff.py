@@ -283,3 +283,33 @@ def test_taking_a_key_from_a_falsifier_is_never_tightened(key: str) -> None:
     found = diff(of_data({"falsification_tests": [FULL]}), of_data({"falsification_tests": [shorter]}))
     assert found.changes
     assert {change.kind for change in found.changes} <= {"weakened", "neutral"}
+
+
+DEMANDS = """\
+metadata: {version: "1", description: d, references: [r], enforcement_level: strict, locked_level: l4}
+proof_obligations:
+  - {id: O-1, type: equivalence, property: p, formal: for all x}
+falsification_tests:
+  - {id: F-1, rule: r, prediction: below 1e-6 for every row, if_fails: i}
+kani_harnesses:
+  - {id: K-1, obligation: O-1, strategy: exhaustive, bound: 8}
+qa_gate: {id: QA-1, pass_criteria: all pass}
+kernel_structure: {phases: [{name: load, description: d, invariant: i}]}
+enforcement:
+  layout: {description: d, severity: error}
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("enforcement_level: strict", "enforcement_level: basic"), ("locked_level: l4", "locked_level: l2"),
+        ("type: equivalence", "type: invariant"), (", formal: for all x", ""), ("for all x", "for some x"),
+        ("below 1e-6 for every row", "below 1e-3 for some rows"), ("strategy: exhaustive", "strategy: stub_float"),
+        ("obligation: O-1", "obligation: O-2"), ("all pass", "any passes"), ("invariant: i", "invariant: j"),
+        ("severity: error", "severity: warning"), ("  layout: {description: d, severity: error}\n", "  {}\n"),
+    ],
+)  # fmt: skip
+def test_what_can_not_be_told_to_demand_as_much_is_weakened(old: str, new: str) -> None:
+    """Levels, types, formal claims, strategies, gates, phases, rules, and predictions that are the only bound."""
+    assert [change.kind for change in diff_texts(DEMANDS, DEMANDS.replace(old, new)).changes] == ["weakened"]

@@ -47,6 +47,10 @@ FILES = {
         HEAD + "  - {id: F-1, rule: r, prediction: p, if_fails: i}\nproof_obligations:\n"
         + "".join(f"  - {{id: O-{i}, type: bound, property: p}}\n" for i in range(10_000)), "REF-002",
     ),
+    "two thousand covers of four thousand obligations": (
+        HEAD + "  - {id: F-1, rule: r, prediction: p, if_fails: i, covers: [" + ", ".join(f"OBL-X{i}" for i in range(2000))
+        + "]}\nproof_obligations:\n" + "".join(f"  - {{id: OBL-{i}, type: bound, property: p}}\n" for i in range(4000)), "REF-001",
+    ),
     "a thousand near misses": ("".join(f"falsification_test{i}: 1\n" for i in range(1000)), "SCHEMA-101"),
     "null bytes": ("a: \0\n" * 1000, "YAML-001"),
 }  # fmt: skip

@@ -166,6 +166,18 @@ def test_any_other_yaml_is_a_finding(text: str, tmp_path: Path) -> None:
     assert findings_of(text, tmp_path)
 
 
+@pytest.mark.parametrize("value", ["5", "true", "text", "{a: 1}", "[1, null]"])
+def test_keys_of_version_2_may_hold_anything_in_the_old_dialect(value: str, tmp_path: Path) -> None:
+    """They have no effect there: what they hold is looked at by nothing, and breaks nothing."""
+    keys = ", ".join(f"{key}: {value}" for key in ("expect", "guards", "covers", "counter_example_classes"))
+    text = f"""\
+metadata: {{version: "1", description: d, references: [x], kind: pattern}}
+falsification_tests:
+  - {{id: F-1, rule: r, prediction: p, if_fails: i, {keys}}}
+"""
+    assert {line.split()[1] for line in findings_of(text, tmp_path)} == {"SCHEMA-103", "SCHEMA-024"}
+
+
 @given(st.data())
 def test_no_mutation_makes_validation_raise(data: st.DataObject) -> None:
     """Any line deleted, doubled or overwritten: findings or validity, never an exception."""
@@ -190,3 +202,63 @@ def test_real_contracts_by_others_are_read_without_an_exception() -> None:
     assert files
     for file in files:
         check_file(str(file))
+
+
+HEAD_2 = 'schema_version: 2\nmetadata: {version: "1", description: d, references: [r], kind: pattern}\n'
+KERNEL = 'metadata: {version: "1", description: d, references: [r]}\n'
+
+
+def test_what_was_read_and_dropped_never_lends_its_place_to_something_else(tmp_path: Path) -> None:
+    """Places go by identity, so everything that was read lives as long as the document does."""
+    tests = "falsification_tests:\n" + "".join(
+        f"  - {{id: B{i}, rule: r, prediction: p q, if_fails: x, test: t}}\n" for i in range(20)
+    )
+    for twice in ("[{q: 1}]", "[" + "{id: 1, z: 2}, " * 20 + "]"):
+        (tmp_path / "b.yaml").write_text(f"{HEAD_2}valid_for: 3\n{tests}x-a: 1\nx-a: {twice}\n")
+        (tmp_path / "a.yaml").write_text(HEAD_2 + tests)
+        taken = [finding for finding in validate([tmp_path]).findings if finding.rule == "REF-004"]
+        assert [finding.line for finding in taken] == list(range(5, 25))
+
+
+def test_an_empty_block_is_as_good_as_none(tmp_path: Path) -> None:
+    """Null is not a kernel's equations or gate: the published rules ask for them."""
+    rules = [line.split()[1] for line in findings_of(KERNEL + "equations:\nqa_gate:\n", tmp_path)]
+    assert sorted(rules) == ["PROVABILITY-001"] * 3 + ["SCHEMA-003", "SCHEMA-013"]
+
+
+def test_what_stands_before_an_unreadable_character_is_checked(tmp_path: Path) -> None:
+    """A byte that is no UTF-8, a control character: the lines before it have findings of their own."""
+    path = tmp_path / "c.yaml"
+    head = b'schema_version: 2\nmetadata:\n  version: ""\n  description: d\n  references: []\n'
+    for line in (b"x-a: caf\xe9\n", b"x-a: a\0b\n", b"x-a: a\x0bb\n"):
+        path.write_bytes(head + line)
+        found = [(finding.line, finding.rule) for finding in validate([path]).findings]
+        assert (3, "SCHEMA-002") in found
+        assert found[-1][0] == 6
+
+
+def test_a_link_that_leads_in_a_circle_is_a_finding_and_the_others_are_checked(tmp_path: Path) -> None:
+    """One bad entry of a folder hides nothing else in it."""
+    (tmp_path / "self.yaml").symlink_to(tmp_path / "self.yaml")
+    (tmp_path / "good.yaml").write_text(HEAD_2 + "falsification_tests: []\n")
+    result = validate([tmp_path])
+    assert [Path(file).name for file in result.files] == ["good.yaml", "self.yaml"]
+    assert {(Path(f.file).name, f.rule) for f in result.findings} >= {("self.yaml", "YAML-002")}
+
+
+def test_warnings_never_push_an_error_out(tmp_path: Path) -> None:
+    """Of more findings than anybody reads the errors are kept."""
+    text = (
+        "".join(f"k{i}: {i}\n" for i in range(3000))
+        + 'metadata: {version: "", description: d, references: [r], kind: pattern}\n'
+    )
+    assert "SCHEMA-002" in {line.split()[1] for line in findings_of(text, tmp_path)}
+
+
+def test_a_version_is_no_misspelt_schema_version(tmp_path: Path) -> None:
+    """Contracts of the old dialect have keys like it; only what is nearly the same word is told."""
+    old = 'metadata: {version: "1", description: d, references: [r], kind: pattern}\n'
+    for key in ("version", "contract_version"):
+        assert {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)} == {"SCHEMA-024"}
+    for key in ("SCHEMA_VERSION", "schemaVersion", "schema-version", "schema_verson"):
+        assert "SCHEMA-103" in {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)}

@@ -85,7 +85,7 @@ def test_other_kinds_are_refused_by_name(model: Any) -> None:
 
 def test_other_pre_tokenizers_are_refused_by_name() -> None:
     """An unknown split would give other ids: it's refused, not replaced by a common one."""
-    assert "tokenizer.ggml.pre is 'llama-bpe'; supported are qwen2 and smollm" in refusal(pre="llama-bpe")
+    assert "tokenizer.ggml.pre is 'llama-bpe'; supported are gpt-2, qwen2, smollm" in refusal(pre="llama-bpe")
 
 
 @pytest.mark.parametrize("key", ["add_bos_token", "add_eos_token", "add_space_prefix"])

@@ -112,13 +112,14 @@ def test_wrong_types_are_refused(tmp_path: Path, key: str, value: Any, wanted: s
 @pytest.mark.parametrize(
     ("family", "key", "value"),
     [
-        ("qwen2", "use_sliding_window", True),
         ("qwen2", "hidden_act", "gelu"),
         ("qwen2", "layer_types", ["full_attention", "sliding_attention"]),
         ("qwen2", "partial_rotary_factor", 0.5),
         ("qwen2", "rope_scaling", {"type": "yarn", "factor": 4.0}),
         ("llama", "rope_scaling", {"rope_type": "llama3", "factor": 8.0}),
-        ("llama", "rope_parameters", {"rope_theta": 1e4, "rope_type": "linear", "factor": 2.0}),
+        ("llama", "rope_parameters", {"rope_theta": 1e4, "rope_type": "dynamic", "factor": 2.0}),
+        ("llama", "sliding_window", 4096),
+        ("llama", "layer_types", ["sliding_attention", "full_attention"]),
         ("llama", "attention_bias", True),
         ("llama", "mlp_bias", True),
         ("llama", "attention_bias", "false"),
@@ -130,10 +131,12 @@ def test_unsupported_features_are_refused(tmp_path: Path, family: str, key: str,
     assert key in refusal(tmp_path, config_json(config) | {key: value})
 
 
-@pytest.mark.parametrize("model_type", ["mistral", "qwen3", None, ["qwen2"]])
+@pytest.mark.parametrize("model_type", ["gemma3", "phi3", None, ["qwen2"]])
 def test_other_model_types_are_refused(tmp_path: Path, model_type: Any) -> None:
     """Other families are refused, however similar they look."""
-    assert "supported are llama and qwen2" in refusal(tmp_path, config_json(QWEN2) | {"model_type": model_type})
+    assert "supported are llama, mistral, qwen2 and qwen3" in refusal(
+        tmp_path, config_json(QWEN2) | {"model_type": model_type}
+    )
 
 
 def test_problems_of_all_kinds_come_together(tmp_path: Path) -> None:

@@ -25,7 +25,8 @@ from tests.formats.tiny_checkpoints import (
 
 
 def same_bits(a: torch.Tensor, b: torch.Tensor) -> bool:
-    return a.dtype == b.dtype == torch.float32 and torch.equal(a.view(torch.int32), b.view(torch.int32))
+    integer = {4: torch.int32, 2: torch.int16}[a.dtype.itemsize]
+    return a.dtype == b.dtype and torch.equal(a.view(integer), b.view(integer))
 
 
 def refusal(folder: Path) -> str:
@@ -53,58 +54,73 @@ def test_round_trip(tmp_path: Path, config: TransformerConfig) -> None:
     assert checkpoint.tokenizer.encode("hello 12").ids == tiny_tokenizer().encode("hello 12").ids
 
 
-def test_every_half_precision_value_is_cast_exactly(tmp_path: Path) -> None:
-    """All finite float16 and bfloat16 bit patterns become the float32 of the same value; -0.0 stays -0.0."""
-    for dtype, bits_below_exponent, bias, smallest in ((torch.float16, 10, 15, -14), (torch.bfloat16, 7, 127, -126)):
-        patterns = torch.arange(-(2**15), 2**15, dtype=torch.int32)
-        values = patterns.to(torch.int16).view(dtype)
-        values = values[values.isfinite()]
-        config = replace(QWEN2, vocab_size=-(-len(values) // 32))
-        tensors = random_tensors(config)
-        padded = torch.zeros(config.vocab_size * 32, dtype=dtype)
-        padded[: len(values)] = values
-        tensors["model.embed_tokens.weight"] = padded.view(-1, 32)
-        loaded = load_checkpoint(write_folder(tmp_path / "model", config, tensors))
-        got = loaded.tensors["model.embed_tokens.weight"].flatten()[: len(values)]
-        # by hand from the bits: (-1)^s * 1.f * 2^(e - bias), subnormals without the leading 1
-        bits = values.view(torch.int16).to(torch.int64) & 0xFFFF
-        fraction = (bits & (2**bits_below_exponent - 1)).double() / 2**bits_below_exponent
-        exponent = (bits & 0x7FFF) >> bits_below_exponent
-        normal = exponent > 0
-        power = torch.where(normal, exponent - bias, smallest).double()
-        by_hand = (1 - 2 * (bits >> 15)).double() * (normal + fraction) * torch.pow(2.0, power)
-        assert torch.equal(got.double(), by_hand)
-        assert torch.equal(got.signbit(), (bits >> 15).bool())
-
-
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_precision_folders(tmp_path: Path, dtype: torch.dtype) -> None:
-    """A whole checkpoint in half precision is loaded as float32 of the same values."""
-    tensors = random_tensors(QWEN2, dtype)
-    loaded = load_checkpoint(write_folder(tmp_path / "model", QWEN2, tensors)).tensors
-    assert all(loaded[name].dtype == torch.float32 for name in tensors)
-    assert all(torch.equal(loaded[name].to(dtype), tensors[name]) for name in tensors)
+def test_every_half_precision_value_is_kept(tmp_path: Path, dtype: torch.dtype) -> None:
+    """All finite bit patterns come back as they are stored, in the dtype that they are stored in."""
+    values = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(dtype)
+    values = values[values.isfinite()]
+    config = replace(QWEN2, vocab_size=-(-len(values) // 32))
+    tensors = random_tensors(config, dtype)
+    tensors["model.embed_tokens.weight"].view(-1)[: len(values)] = values
+    loaded = load_checkpoint(write_folder(tmp_path / "model", config, tensors))
+    assert all(same_bits(loaded.tensors[name], tensors[name]) for name in tensors)
+    assert loaded.account.dtypes == {"F16" if dtype == torch.float16 else "BF16": len(tensors)}
 
 
-def test_loaded_tensors_are_no_view_of_the_file(tmp_path: Path) -> None:
-    """Overwriting the file after loading changes nothing that was loaded."""
+def test_each_tensor_keeps_its_own_dtype(tmp_path: Path) -> None:
+    """Folders may mix dtypes, and a tensor that isn't aligned in the file for its dtype is read all the same."""
+    dtypes = (torch.bfloat16, torch.float32, torch.float16)
+    tensors = {name: tensor.to(dtypes[index % 3]) for index, (name, tensor) in enumerate(random_tensors(QWEN2).items())}
+    folder = write_folder(tmp_path / "model", QWEN2, tensors)
+    write_in_order(folder / "model.safetensors", tensors | {"model.norm.weight": tensors["model.norm.weight"]})
+    loaded = load_checkpoint(folder)
+    assert all(same_bits(loaded.tensors[name], tensors[name]) for name in tensors)
+    assert sum(loaded.account.dtypes.values()) == len(tensors)
+
+
+def write_in_order(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    """A file whose tensors lie in the given order after a blank of one byte, so that most are not aligned."""
+    header: dict[str, object] = {}
+    data = b""
+    for name, tensor in tensors.items():
+        raw = tensor.contiguous().view(torch.uint8).numpy().tobytes()
+        dtype = {torch.bfloat16: "BF16", torch.float16: "F16", torch.float32: "F32"}[tensor.dtype]
+        header[name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [len(data), len(data) + len(raw)]}
+        data += raw
+    text = json.dumps(header).encode()
+    text += b" " * (1 - len(text) % 2)  # an odd length
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
+
+
+def test_a_file_may_be_replaced_after_loading(tmp_path: Path) -> None:
+    """A new file under the old name changes nothing that was loaded, and digests aren't given for it."""
     tensors = random_tensors(QWEN2)
     folder = write_folder(tmp_path / "model", QWEN2, tensors)
     checkpoint = load_checkpoint(folder)
-    path = folder / "model.safetensors"
-    with path.open("r+b") as file:
-        file.write(b"\xff" * path.stat().st_size)
+    other = tmp_path / "other"
+    other.write_bytes(b"\xff" * (folder / "model.safetensors").stat().st_size)
+    other.replace(folder / "model.safetensors")
     assert all(same_bits(checkpoint.tensors[name], tensors[name]) for name in tensors)
+    with pytest.raises(FormatError, match="changed since it was loaded"):
+        _ = checkpoint.sha256
+
+
+def test_writing_into_a_tensor_leaves_the_file_alone(tmp_path: Path) -> None:
+    """Tensors lie in a private mapping of the file."""
+    folder = write_folder(tmp_path / "model", QWEN2, random_tensors(QWEN2))
+    before = (folder / "model.safetensors").read_bytes()
+    load_checkpoint(folder).tensors["model.norm.weight"].zero_()
+    assert (folder / "model.safetensors").read_bytes() == before
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int8, torch.float8_e4m3fn])
 def test_other_dtypes_are_refused_by_name(tmp_path: Path, dtype: torch.dtype) -> None:
-    """A dtype that float32 can't hold exactly, or that needs scales, is refused."""
+    """A dtype that isn't one of weights is refused."""
     tensors = random_tensors(QWEN2)
     tensors["model.norm.weight"] = torch.ones(32).to(dtype)
     message = refusal_of_tensors(tmp_path, tensors)
     name = {torch.float64: "F64", torch.int8: "I8", torch.float8_e4m3fn: "F8_E4M3"}[dtype]
-    assert f"model.norm.weight is stored as {name}, only F32, F16, BF16 can be read" in message
+    assert f"model.norm.weight is stored as {name}, which can't be read: F32, F16, BF16" in message
 
 
 def test_dropped_biases_are_missing(tmp_path: Path) -> None:
@@ -176,7 +192,7 @@ def test_a_tied_head_that_differs_is_an_error(tmp_path: Path, change: str) -> No
     elif change == "sign of zero":
         head[0, 0] = -0.0
     else:
-        head = head[:-1].clone() if change == "shape" else head.double()
+        head = head[:-1].clone() if change == "shape" else head.half()
     message = refusal_of_tensors(tmp_path, tensors | {"lm_head.weight": head}, LLAMA)
     assert "lm_head.weight differs from model.embed_tokens.weight" in message
 

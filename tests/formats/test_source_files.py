@@ -68,7 +68,7 @@ def test_digests_are_of_the_bytes(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "model", LLAMA, random_tensors(LLAMA))
     expected = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
     assert load_checkpoint(folder).sha256 == expected
-    with pytest.raises(FormatError, match="can't be read"):
+    with pytest.raises(FormatError, match="no such file"):
         sha256_of(tmp_path / "absent")
 
 
@@ -135,7 +135,6 @@ def test_every_missing_file_of_a_folder_is_named(tmp_path: Path) -> None:
     [
         ("config.json", "model.Q4_0.gguf", "give the file itself"),
         ("model.safetensors", "pytorch_model.bin", "pickled weights"),
-        ("model.safetensors", "model.safetensors.index.json", "sharded"),
         ("tokenizer.json", "tokenizer.model", "convert it to tokenizer.json"),
         ("tokenizer.json", "vocab.json", "has no tokenizer.json; a model folder holds"),
     ],

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from aprender.transformer.config import TransformerConfig
-from aprender.transformer.oracle import Ints, Oracle
+from aprender.transformer.oracle import Batch, Oracle
 
-Weights = dict[str, npt.NDArray[np.float32]]
+Weights = dict[str, Tensor]
 
 _SHARED: dict[str, Any] = {"vocab_size": 211, "intermediate_size": 88, "num_hidden_layers": 3}
 CONFIGS = {
@@ -80,34 +79,30 @@ CONFIGS = {
 
 def random_weights(config: TransformerConfig, seed: int = 7) -> Weights:
     """Draw gains 1 +- 0.3, biases of 0.5, matrices of 1.5 / sqrt(fan-in)."""
-    rng = np.random.default_rng(seed)
+    generator = torch.Generator().manual_seed(seed)
 
-    def draw(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+    def draw(name: str, shape: tuple[int, ...]) -> Tensor:
+        noise = torch.randn(shape, generator=generator)
         if name.endswith("norm.weight"):
-            return rng.normal(1.0, 0.3, shape).astype(np.float32)
-        std = 0.5 if name.endswith(".bias") else 1.5 / shape[-1] ** 0.5
-        return rng.normal(0.0, std, shape).astype(np.float32)
+            return 1 + 0.3 * noise
+        return noise * (0.5 if name.endswith(".bias") else 1.5 / shape[-1] ** 0.5)
 
     return {name: draw(name, shape) for name, shape in config.tensor_shapes().items()}
 
 
-def as_tensors(weights: Weights) -> dict[str, torch.Tensor]:
-    """View the same memory as torch tensors."""
-    return {name: torch.from_numpy(weight) for name, weight in weights.items()}
+def random_tokens(config: TransformerConfig, B: int = 2, T: int = 61) -> Tensor:
+    """Draw tokens_BT, int64, from the whole vocabulary."""
+    return torch.randint(config.vocab_size, (B, T), generator=torch.Generator().manual_seed(11))
 
 
-def random_tokens(config: TransformerConfig, B: int = 2, T: int = 61) -> Ints:
-    """Draw tokens_BT from the whole vocabulary."""
-    return np.random.default_rng(11).integers(0, config.vocab_size, (B, T))
-
-
-def float32_envelope(config: TransformerConfig, weights: Weights, tokens_BT: Ints, method: str) -> float:
+def float32_envelope(config: TransformerConfig, weights: Weights, tokens_BT: Tensor, method: str) -> float:
     """Twice the largest error of the float32 oracle over its legal orders of summation.
 
     Rounding, not a guess, sets what the CUDA path may differ by: an implementation without a defect is one more
     order of summation of the same float32 products, its error has the same distribution as those two, and its
     maximum over as many elements stays within a factor of two of theirs.
     """
-    exact = getattr(Oracle(config, weights), method)(tokens_BT)
-    plans = [Oracle(config, weights, np.float32, k_splits=splits) for splits in (1, 4)]
-    return 2 * max(float(np.abs(getattr(plan, method)(tokens_BT) - exact).max()) for plan in plans)
+    batch = Batch.of(tokens_BT)
+    exact = getattr(Oracle(config, weights), method)(batch)
+    plans = [Oracle(config, weights, torch.float32, k_splits=splits) for splits in (1, 4)]
+    return 2 * max(float((getattr(plan, method)(batch) - exact).abs().max()) for plan in plans)

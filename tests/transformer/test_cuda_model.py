@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -18,8 +17,8 @@ from aprender.transformer.cuda import model as model_module
 from aprender.transformer.cuda.operators import Embedding, Linear, next_token_losses
 from aprender.transformer.cuda.stages import get_stage, replaced
 from aprender.transformer.cuda.upload import upload
-from aprender.transformer.oracle import Oracle
-from tests.transformer.random_models import CONFIGS, as_tensors, float32_envelope, random_tokens, random_weights
+from aprender.transformer.oracle import Batch, Oracle
+from tests.transformer.random_models import CONFIGS, float32_envelope, random_tokens, random_weights
 
 QWEN = CONFIGS["qwen2-7to1-untied"]
 
@@ -34,11 +33,11 @@ def device(request: pytest.FixtureRequest) -> str:
 
 
 def build(config: TransformerConfig, device: str = "cpu") -> CudaTransformer:
-    return CudaTransformer.from_checkpoint(config, as_tensors(random_weights(config)), device)
+    return CudaTransformer.from_checkpoint(config, random_weights(config), device)
 
 
 def tokens_of(config: TransformerConfig) -> Tensor:
-    return torch.from_numpy(random_tokens(config))
+    return random_tokens(config)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -47,14 +46,14 @@ def test_equals_the_oracle_within_the_rounding_envelope(name: str, method: str, 
     """Logits and losses differ from float64 by no more than float32 rounding allows."""
     config = CONFIGS[name]
     weights, tokens_BT = random_weights(config), random_tokens(config)
-    exact = getattr(Oracle(config, weights), method)(tokens_BT)
+    exact = getattr(Oracle(config, weights), method)(Batch.of(tokens_BT))
     model = build(config, device)
     with torch.no_grad():
         run = model.forward if method == "logits" else model.token_losses
-        candidate = run(torch.from_numpy(tokens_BT))
+        candidate = run(tokens_BT)
     assert candidate.dtype == torch.float32
     assert candidate.shape == exact.shape
-    error = np.abs(candidate.cpu().double().numpy() - exact).max()
+    error = float((candidate.cpu() - exact).abs().max())
     assert 0 < error <= float32_envelope(config, weights, tokens_BT, method)
 
 
@@ -72,8 +71,8 @@ def test_a_small_defect_is_far_outside_the_envelope(change: str, device: str) ->
     else:
         defect = get_stage(build(_with(QWEN, rms_norm_eps=1e-6), device), name)
     with torch.no_grad(), replaced(model, name, defect):  # type: ignore[arg-type]
-        wrong = model.token_losses(torch.from_numpy(tokens_BT)).cpu().double().numpy()
-    error = np.abs(wrong - Oracle(QWEN, weights).token_losses(tokens_BT)).max()
+        wrong_BT = model.token_losses(tokens_BT).cpu()
+    error = float((wrong_BT - Oracle(QWEN, weights).token_losses(Batch.of(tokens_BT))).abs().max())
     assert error > 10 * float32_envelope(QWEN, weights, tokens_BT, "token_losses")
 
 
@@ -104,7 +103,7 @@ def test_the_future_does_not_change_the_past(device: str) -> None:
 def test_every_parameter_has_a_gradient(name: str, device: str) -> None:
     """Autograd reaches every tensor that the configuration names, and none of them with zeros."""
     config = CONFIGS[name]
-    tensors = {key: tensor.to(device).requires_grad_() for key, tensor in as_tensors(random_weights(config)).items()}
+    tensors = {key: tensor.to(device).requires_grad_() for key, tensor in random_weights(config).items()}
     model = CudaTransformer.from_checkpoint(config, tensors, device)
     model.token_losses(tokens_of(config)).mean().backward()  # type: ignore[no-untyped-call]
     gradients = {key: tensor.grad for key, tensor in tensors.items()}
@@ -113,7 +112,7 @@ def test_every_parameter_has_a_gradient(name: str, device: str) -> None:
 
 def test_upload_shares_memory_on_the_cpu_and_nothing_changes_it() -> None:
     """On the CPU upload copies nothing, and a forward pass leaves every weight bit-equal."""
-    tensors = as_tensors(random_weights(QWEN))
+    tensors = random_weights(QWEN)
     before = {name: tensor.clone() for name, tensor in tensors.items()}
     uploaded = upload(QWEN, tensors, torch.device("cpu"), torch.float32)
     assert list(uploaded) == list(QWEN.tensor_shapes())
@@ -131,7 +130,7 @@ def test_an_upload_without_biases_makes_a_model_without_biases() -> None:
         uploaded = upload(config, tensors, device, dtype)
         return {name: tensor for name, tensor in uploaded.items() if not name.endswith(".bias")}
 
-    tensors = as_tensors(random_weights(QWEN))
+    tensors = random_weights(QWEN)
     model = CudaTransformer.from_checkpoint(QWEN, tensors, "cpu", upload=forgetful)
     projections = [get_stage(model, f"layers.{i}.{kind}_proj") for i in range(3) for kind in "qkv"]
     assert all(isinstance(projection, Linear) and projection.bias is None for projection in projections)
@@ -175,14 +174,14 @@ def test_nothing_to_predict_is_an_error() -> None:
 
 def test_more_positions_than_the_tables_serve_is_an_error() -> None:
     """A row longer than the rotary tables is refused; torch would have broadcast or failed obscurely."""
-    model = CudaTransformer.from_checkpoint(QWEN, as_tensors(random_weights(QWEN)), "cpu", max_positions=60)
+    model = CudaTransformer.from_checkpoint(QWEN, random_weights(QWEN), "cpu", max_positions=60)
     with pytest.raises(AprenderError, match=r"61 positions, .* at most 60"):
         model.forward(tokens_of(QWEN))
 
 
 def test_a_checkpoint_unlike_its_configuration_is_refused() -> None:
     """A missing bias and a transposed matrix are found before the upload."""
-    tensors = as_tensors(random_weights(QWEN))
+    tensors = random_weights(QWEN)
     name = "model.layers.0.self_attn.v_proj.bias"
     with pytest.raises(FormatError, match=f"{name} is missing"):
         CudaTransformer.from_checkpoint(QWEN, {k: v for k, v in tensors.items() if k != name}, "cpu")
@@ -195,7 +194,7 @@ def test_a_silent_fallback_to_another_device_is_an_error() -> None:
     """Weights that were uploaded elsewhere, and results that come out elsewhere, are found on any host."""
     with pytest.raises(AprenderError, match=r"embed_tokens\.weight is on cpu, not on meta"):
         CudaTransformer.from_checkpoint(
-            QWEN, as_tensors(random_weights(QWEN)), "meta", upload=lambda config, tensors, device, dtype: dict(tensors)
+            QWEN, random_weights(QWEN), "meta", upload=lambda config, tensors, device, dtype: dict(tensors)
         )
     model = build(QWEN)
     head = get_stage(model, "lm_head")

@@ -10,15 +10,15 @@ import torch
 from aprender.errors import AprenderError
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import BLOCK_STAGES, get_stage, recorded, replaced, stage_names
-from tests.transformer.random_models import CONFIGS, as_tensors, random_tokens, random_weights
+from tests.transformer.random_models import CONFIGS, random_tokens, random_weights
 
 CONFIG = CONFIGS["qwen2-6to2-tied"]
-TOKENS_BT = torch.from_numpy(random_tokens(CONFIG))
+TOKENS_BT = random_tokens(CONFIG)
 
 
 @pytest.fixture
 def model() -> CudaTransformer:
-    return CudaTransformer.from_checkpoint(CONFIG, as_tensors(random_weights(CONFIG)), "cpu")
+    return CudaTransformer.from_checkpoint(CONFIG, random_weights(CONFIG), "cpu")
 
 
 def stages_of(model: CudaTransformer) -> dict[str, Any]:

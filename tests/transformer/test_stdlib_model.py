@@ -8,15 +8,15 @@ import math
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pytest
 import torch
+from torch import Tensor
 from transformers import Qwen2ForCausalLM
 
 from aprender.formats import load_checkpoint
 from aprender.formats.checkpoint import Checkpoint
 from aprender.transformer.cuda import CudaTransformer
-from aprender.transformer.oracle import Ints, Oracle
+from aprender.transformer.oracle import Batch, Oracle
 
 FOLDER = Path(__file__).resolve().parents[2] / "models" / "qwen2-stdlib-tiny"
 T = 128
@@ -28,16 +28,11 @@ def checkpoint() -> Checkpoint:
 
 
 @pytest.fixture(scope="module")
-def weights(checkpoint: Checkpoint) -> dict[str, npt.NDArray[np.float32]]:
-    return {name: tensor.numpy() for name, tensor in checkpoint.tensors.items()}
-
-
-@pytest.fixture(scope="module")
-def held_out(checkpoint: Checkpoint) -> Ints:
+def held_out(checkpoint: Checkpoint) -> Tensor:
     """Every fourth row of the held-out text, so that all of its modules are in it."""
-    tokens_N = np.array(checkpoint.tokenizer.encode((FOLDER / "held_out.txt").read_text(encoding="utf-8")).ids)
-    rows_BT: Ints = tokens_N[: len(tokens_N) // T * T].reshape(-1, T)[::4]
-    assert rows_BT.size > 3000
+    tokens_N = torch.tensor(checkpoint.tokenizer.encode((FOLDER / "held_out.txt").read_text(encoding="utf-8")).ids)
+    rows_BT = tokens_N[: len(tokens_N) // T * T].reshape(-1, T)[::4]
+    assert rows_BT.numel() > 3000
     return rows_BT
 
 
@@ -63,47 +58,43 @@ def test_the_model_is_small() -> None:
 
 
 def test_held_out_loss_is_far_below_the_threshold_and_the_recorded_one(
-    checkpoint: Checkpoint, weights: dict[str, npt.NDArray[np.float32]], held_out: Ints
+    checkpoint: Checkpoint, held_out: Tensor
 ) -> None:
     """The oracle finds the model well below 0.7 ln V, and the CUDA path finds the same loss."""
-    loss = float(Oracle(checkpoint.config, weights).token_losses(held_out).mean())
+    loss = float(Oracle(checkpoint.config, checkpoint.tensors).loss(Batch.of(held_out)))
     assert loss < 0.6 * math.log(checkpoint.config.vocab_size)
     model = CudaTransformer.from_checkpoint(checkpoint.config, checkpoint.tensors, "cpu")
     with torch.no_grad():
-        candidate = model.token_losses(torch.from_numpy(held_out)).double().mean().item()
+        candidate = model.token_losses(held_out).double().mean().item()
     # Float32 rounding of single losses is about 1e-5 here and averages out.
     assert candidate == pytest.approx(loss, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["qkv", "q", "k", "v"])
-def test_dropping_biases_shows(
-    kind: str, checkpoint: Checkpoint, weights: dict[str, npt.NDArray[np.float32]], held_out: Ints
-) -> None:
+def test_dropping_biases_shows(kind: str, checkpoint: Checkpoint, held_out: Tensor) -> None:
     """Without all biases the model is worse than 0.7 ln V; without those of Q, K or V it is clearly worse."""
     dropped = {
-        name: np.zeros_like(weight) if name.endswith(".bias") and name.split(".")[-2][0] in kind else weight
-        for name, weight in weights.items()
+        name: torch.zeros_like(weight) if name.endswith(".bias") and name.split(".")[-2][0] in kind else weight
+        for name, weight in checkpoint.tensors.items()
     }
-    assert dropped.keys() == weights.keys()
-    clean, wrong = (float(Oracle(checkpoint.config, w).token_losses(held_out).mean()) for w in (weights, dropped))
+    assert dropped.keys() == checkpoint.tensors.keys()
+    clean, wrong = (float(Oracle(checkpoint.config, w).loss(Batch.of(held_out))) for w in (checkpoint.tensors, dropped))
     if kind == "qkv":
         assert wrong > 0.7 * math.log(checkpoint.config.vocab_size)
     assert wrong > clean + 0.5
 
 
-def test_transformers_loads_it_and_finds_the_same_loss(
-    checkpoint: Checkpoint, weights: dict[str, npt.NDArray[np.float32]], held_out: Ints
-) -> None:
+def test_transformers_loads_it_and_finds_the_same_loss(checkpoint: Checkpoint, held_out: Tensor) -> None:
     """The folder is a Hugging Face checkpoint: a third party reads the same configuration and weights from it."""
     model = Qwen2ForCausalLM.from_pretrained(FOLDER, dtype=torch.float32, attn_implementation="eager").eval()
-    rows_BT = torch.from_numpy(held_out[::3])
+    rows_BT = held_out[::3]
     with torch.no_grad():
         logits_BTV = model(rows_BT).logits
     losses_BT = torch.nn.functional.cross_entropy(logits_BTV[:, :-1].mT, rows_BT[:, 1:], reduction="none")
-    ours_BT = Oracle(checkpoint.config, weights).token_losses(held_out[::3])
-    assert losses_BT.double().mean().item() == pytest.approx(ours_BT.mean(), abs=1e-5)
+    ours_BT = Oracle(checkpoint.config, checkpoint.tensors).token_losses(Batch.of(rows_BT))
+    assert losses_BT.double().mean().item() == pytest.approx(ours_BT.mean().item(), abs=1e-5)
     # Its rotary angles are float32: single losses of a sharp model move by more than rounding of the sums.
-    assert np.abs(losses_BT.double().numpy() - ours_BT).max() < 5e-3
+    assert (losses_BT - ours_BT).abs().max() < 5e-3
 
 
 def test_single_layer_and_operator_defects_were_measured_above_noise() -> None:

@@ -51,8 +51,12 @@ def _items(value: Any, path: tuple[str, ...]) -> list[tuple[KeyPath, dict[str, A
 
 
 def entries(item: dict[str, Any], key: str) -> Iterator[tuple[int, Any]]:
-    """The entries of a list in ``item`` that have the right shape, with their indices."""
-    return ((index, entry) for index, entry in enumerate(item.get(key) or ()) if entry is not None)
+    """The entries of a list in ``item`` that have the right shape, with their indices.
+
+    The old dialect does not look at keys of version 2: there anything may stand for the list.
+    """
+    value = item.get(key)
+    return ((index, entry) for index, entry in enumerate(value if isinstance(value, list) else ()) if entry is not None)
 
 
 def name_of(item: dict[str, Any]) -> str:

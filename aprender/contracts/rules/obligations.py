@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from aprender.contracts.document import Document
-from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import KeyPath, Rule, blank, empty, items, key_of, metadata_of, said_by_schema
-
-NOT_APPLICABLE = ("not_applicable", "N/A")
+from aprender.contracts.rules.mentions import applicable
 
 _ONLY_OF = {  # rule, and the types of obligation that a field belongs to
     "requires": ("SCHEMA-014", ("postcondition",)),
@@ -46,7 +45,7 @@ def _fields_of_types(document: Document) -> Iterator[Finding]:
                 yield document.finding((*path, key), rule, message, key=True)
         parent = item.get("parent_contract")
         if type_ == "subcontract" and parent is not None and parent not in named:
-            hint = did_you_mean(parent, filter(None, named))
+            hint = document.hints.did_you_mean(parent, [*filter(None, named)])
             message = f"parent contract '{parent}' is not listed in metadata.depends_on.{hint}"
             yield document.finding((*path, "parent_contract"), "SCHEMA-017", message)
 
@@ -54,7 +53,7 @@ def _fields_of_types(document: Document) -> Iterator[Finding]:
 def _not_applicable(document: Document) -> Iterator[Finding]:
     """SCHEMA-021, 022: not applicable needs a reason and an owner. SCHEMA-023: and only that has them."""
     for path, item in items(document, "proof_obligations"):
-        if item.get("applies_to") in NOT_APPLICABLE:
+        if not applicable(item):
             yield from _missing_reasons(document, path, item)
             continue
         for key in ("na_reason", "na_owner"):

@@ -43,7 +43,8 @@ def _kind(document: Document) -> Iterator[Finding]:
     if found and "kind" not in metadata_of(document):
         found[0] = found[0]._replace(message=f"{found[0].message} (metadata.kind is absent: kernel is assumed)")
     yield from found
-    if is_kernel(document) and not document.data.get("qa_gate") and not said_by_schema(document, ("qa_gate",)):
+    gate_is_known = "qa_gate" in document.data or not said_by_schema(document, ("qa_gate",))
+    if is_kernel(document) and not document.data.get("qa_gate") and gate_is_known:
         yield document.finding((), "SCHEMA-013", "no qa_gate block", warning=True)
 
 
@@ -52,7 +53,7 @@ def _equations(document: Document) -> Iterator[Finding]:
     if not is_kernel(document):
         return
     equations = document.data.get("equations")
-    if not equations and (equations is not None or not said_by_schema(document, ("equations",))):
+    if not equations and ("equations" in document.data or not said_by_schema(document, ("equations",))):
         message = "no equations: a contract of kind kernel states at least one"
         yield document.finding(("equations",), "SCHEMA-003", message)
     for name, equation in equations.items() if isinstance(equations, dict) else enumerate(equations or ()):

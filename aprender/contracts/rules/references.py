@@ -11,9 +11,9 @@ from typing import Any
 
 from aprender.contracts.document import Document
 from aprender.contracts.files import STANDARD_INPUT, stem
-from aprender.contracts.findings import Finding, did_you_mean
-from aprender.contracts.rules.common import KeyPath, Rule, added, entries, items, metadata_of, name_of, unique_ids
-from aprender.contracts.rules.obligations import NOT_APPLICABLE
+from aprender.contracts.findings import Finding
+from aprender.contracts.rules.common import KeyPath, Rule, added, entries, items, metadata_of, unique_ids
+from aprender.contracts.rules.mentions import NOT_APPLICABLE, applicable, covers, equations, obligations_by_name
 from aprender.contracts.schema_check import is_version_2
 
 APPLIES_TO = ("all", "scalar", "simd", "converter", *NOT_APPLICABLE)
@@ -37,22 +37,24 @@ def _coverage(document: Document) -> Iterator[Finding]:
     obligations = _ids(document, "proof_obligations")
     covered: set[str] = set()
     for path, item in items(document, "falsification_tests"):
-        for index, name in entries(item, "covers"):
-            covered.add(name)
-            if name not in obligations:
-                yield _unknown(document, (*path, "covers", index), "REF-001", "proof obligation", name, obligations)
+        for index, named in covers(item):
+            covered.add(named)
+            if named not in obligations:
+                yield _unknown(document, (*path, "covers", index), "REF-001", "proof obligation", named, obligations)
     for path, item in items(document, "proof_obligations"):
         name = item.get("id")
-        if isinstance(name, str) and name not in covered and item.get("applies_to") not in NOT_APPLICABLE:
+        if isinstance(name, str) and name not in covered and applicable(item):
             yield document.finding(path, "REF-002", f"no falsifier covers obligation '{name}'", warning=True)
 
 
 def _applies_to(document: Document) -> Iterator[Finding]:
     """REF-008: what an obligation applies to is not a misspelt word or equation; any other name is a function."""
-    known = [*APPLIES_TO, *_equations(document)]
+    known = [*APPLIES_TO, *(name for _, name, _ in equations(document))]
     for path, item in items(document, "proof_obligations"):
         name = item.get("applies_to")
-        if isinstance(name, str) and name not in known and len(name) < 80 and (hint := did_you_mean(name, known)):
+        if not isinstance(name, str) or name in known or len(name) >= 80:
+            continue
+        if hint := document.hints.did_you_mean(name, known):
             message = f"'{name}' is neither all, scalar, simd, converter, not_applicable nor an equation.{hint}"
             yield added(document, (*path, "applies_to"), "REF-008", message)
 
@@ -64,7 +66,7 @@ def _checks(document: Document) -> Iterator[Finding]:
     known = [
         name for key in ("falsification_tests", "proof_obligations", "kani_harnesses") for name in _ids(document, key)
     ]
-    known += _equations(document)
+    known += [name for _, name, _ in equations(document)]
     gate = document.data.get("qa_gate") or {}
     for index, name in entries(gate, "checks"):
         if name not in known:
@@ -78,10 +80,10 @@ def _harnesses(document: Document) -> Iterator[Finding]:
     strict = is_version_2(document.data)
     if not obligations and not strict:
         return
-    quoted = set() if strict else {item.get("property") for _, item in items(document, "proof_obligations")}
+    named = obligations_by_name(document, quoted=not strict)
     for path, item in items(document, "kani_harnesses"):
         name = item.get("obligation")
-        if isinstance(name, str) and name and name not in obligations and name not in quoted:
+        if isinstance(name, str) and name and name not in named:
             at = (*path, "obligation")
             yield _unknown(document, at, "REF-010", "proof obligation", name, obligations, warning=True)
 
@@ -105,18 +107,11 @@ def _ids(document: Document, key: str) -> dict[str, KeyPath]:
     return {item["id"]: path for path, item in items(document, key) if isinstance(item.get("id"), str)}
 
 
-def _equations(document: Document) -> list[str]:
-    equations = document.data.get("equations") or {}
-    if isinstance(equations, dict):
-        return list(equations)
-    return [name_of(entry) for entry in equations if isinstance(entry, dict)]
-
-
 def _unknown(
     document: Document, path: KeyPath, rule: str, what: str, name: str, known: Any, *, warning: bool = False
 ) -> Finding:
     some = ", ".join(list(known)[:20]) or "none"
-    message = f"no {what} '{name}'.{did_you_mean(name, known)} Known: {some}"
+    message = f"no {what} '{name}'.{document.hints.did_you_mean(name, known)} Known: {some}"
     return added(document, path, rule, message, warning=warning)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from aprender.contracts.document import Document, KeyPath
-from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import Rule, entries, items, name_of, stands
 from aprender.contracts.schema_check import is_version_2
 
@@ -46,7 +46,8 @@ def _classes(document: Document, path: KeyPath, item: dict[str, Any]) -> Iterato
             seen[name] = at
         for number, text in entries({} if isinstance(entry, str) else entry, "violates"):
             if text not in expected:
-                message = f"'{text}' is no entry of expect.{did_you_mean(text, expected)} Copy one to the letter"
+                hint = document.hints.did_you_mean(text, expected)
+                message = f"'{text}' is no entry of expect.{hint} Copy one to the letter"
                 yield document.finding((*at, "violates", number), "TEETH-002", message)
 
 

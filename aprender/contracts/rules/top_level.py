@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from itertools import islice
 
 from aprender.contracts.document import Document
-from aprender.contracts.findings import Finding, did_you_mean
+from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import Rule, items
 from aprender.contracts.schema_check import is_version_2, near_block
 
 _ONLY_OF_VERSION_2 = ("probe", "expect", "guards", "gate_requires")
+_SQUASHED, _NEAR = "schemaversion", 0.9  # two mistyped letters of thirteen are too many
 _KEYS_LOOKED_AT = 200  # for a mistyped schema_version: it stands near the top or nowhere
 
 
@@ -29,15 +30,25 @@ def _forgotten_version(document: Document) -> Iterator[Finding]:
     """SCHEMA-103: a contract that means to be executable is never passed over for a missing or mistyped key."""
     if is_version_2(document.data):
         return
-    keys = islice(document.data, _KEYS_LOOKED_AT)
-    near = next((key for key in keys if "s" in key and "v" in key and did_you_mean(key, ["schema_version"])), None)
+    near = next(filter(_is_nearly_schema_version, islice(document.data, _KEYS_LOOKED_AT)), None)
     used = {key for key in ("code_under_contract", "valid_for") if key in document.data}
     for _, item in items(document, "falsification_tests"):
         used.update(key for key in _ONLY_OF_VERSION_2 if key in item)
     if near or used:
         what = f"'{near}' looks like schema_version" if near else f"version 2 keys ({', '.join(sorted(used))})"
         message = f"{what}, but there is no 'schema_version: 2': it would never be run"
-        yield document.finding((near,) if near else (), "SCHEMA-103", message, key=True)
+        only_hints = not near and "probe" not in used  # keys that contracts of the old dialect may have for themselves
+        yield document.finding((near,) if near else (), "SCHEMA-103", message, key=True, warning=only_hints)
+
+
+def _is_nearly_schema_version(key: str) -> bool:
+    """Whether ``key`` is ``schema_version`` but for case, separators and a typing error; ``version`` is not."""
+    squashed = "".join(filter(str.isalnum, key)).lower()
+    if abs(len(squashed) - len(_SQUASHED)) > 1 or not {"s", "v"} <= set(squashed):
+        return False
+    import difflib  # only for a key that may well be it
+
+    return difflib.SequenceMatcher(None, squashed, _SQUASHED).ratio() >= _NEAR
 
 
 RULES: tuple[Rule, ...] = (_misplaced, _forgotten_version)

@@ -8,7 +8,7 @@ from typing import Any
 from aprender.contracts.document import Document
 from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import Rule, added, items, kind_of
-from aprender.contracts.rules.obligations import NOT_APPLICABLE
+from aprender.contracts.rules.mentions import applicable
 
 
 def computed(document: Document) -> dict[str, tuple[int, str]]:
@@ -32,9 +32,7 @@ def computed(document: Document) -> dict[str, tuple[int, str]]:
 
 def _not_applicable(item: dict[str, Any]) -> bool:
     lean = item.get("lean")
-    return item.get("applies_to") in NOT_APPLICABLE or (
-        isinstance(lean, dict) and lean.get("status") == "not-applicable"
-    )
+    return not applicable(item) or (isinstance(lean, dict) and lean.get("status") == "not-applicable")
 
 
 def _summary(document: Document) -> Iterator[Finding]:

@@ -1,0 +1,72 @@
+"""Reference stages of the CUDA path's fused operators, each of them two operators of the oracle."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
+from aprender.transformer.oracle import operators
+from falsifiers.oracle_stage_sums import rms_norm_gradients
+from falsifiers.oracle_stages import MOST_PARTS, tensor, widened
+
+
+def add_rms_norm(name: str, x_BTD: Tensor, branch_BTD: Tensor, gain_D: Tensor, eps: float, seed: int) -> ReferenceStage:
+    """``h = x + branch`` and RMSNorm of h: h is one correct rounding, and the norm goes on from the rounded h."""
+
+    def forward(inputs: Tensors, parameters: Parameters) -> Tensors:
+        h = inputs[0] + inputs[1]
+        gain = widened(tensor(parameters["weight"]))
+        return h, operators.rms_norm(widened(h), gain, float(parameters["eps"])).to(h.dtype)
+
+    def vjp(splits: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+        h, gain = inputs[0] + inputs[1], widened(tensor(parameters["weight"]))
+        d_residual, dy = map(widened, d_outputs)
+        dh, dgain = rms_norm_gradients(widened(h), gain, float(parameters["eps"]), dy, splits)
+        dx = (dh + d_residual).to(h.dtype)
+        return Gradients((dx, dx), {"weight": dgain})
+
+    names = {1: "gain in one sum", 4: "gain in four parts", MOST_PARTS: "gain row by row"}
+    plans = {what: Operator(forward, partial(vjp, splits)) for splits, what in names.items()}
+    parameters: dict[str, Tensor | float] = {"weight": gain_D, "eps": eps}
+    exact = frozenset({"output 0"})
+    oracle = plans["gain in one sum"]
+    return ReferenceStage(name, (x_BTD, branch_BTD), parameters, oracle, plans, exact=exact, seed=seed)
+
+
+def linear_cross_entropy(
+    name: str, x_BTD: Tensor, targets_BT: Tensor, weight_VD: Tensor, ignored: int, seed: int
+) -> ReferenceStage:
+    """The mean loss over the targets that are not ``ignored``; logits and sums in float32, whole or in four parts.
+
+    A plan may round the logits' gradient to the storage dtype before its two products.
+    """
+
+    def forward(splits: int, inputs: Tensors, parameters: Parameters) -> Tensor:
+        x, targets, weight = _flat(inputs, parameters, ignored)
+        return operators.cross_entropy(operators.linear(x, weight, None, splits), targets).mean()
+
+    def vjp(splits: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+        x, targets, weight = _flat(inputs, parameters, ignored)
+        dloss = torch.full_like(x[:, 0], 1 / len(x))
+        dz = operators.cross_entropy_vjp(operators.linear(x, weight, None, splits), targets, dloss)
+        if splits > 1:
+            dz = dz.to(inputs[0].dtype).to(dz.dtype)
+        dx = torch.zeros_like(inputs[0], dtype=x.dtype)
+        dx[inputs[1] != ignored] = dz @ weight
+        d_output = d_outputs[0].to(x.dtype)
+        return Gradients(((dx * d_output).to(inputs[0].dtype), None), {"weight": dz.T @ x * d_output})
+
+    def plan(splits: int) -> Operator:
+        return Operator(partial(forward, splits), partial(vjp, splits))
+
+    plans = {"whole": plan(1), "in four parts": plan(4)}
+    return ReferenceStage(name, (x_BTD, targets_BT), {"weight": weight_VD}, plan(1), plans, seed=seed)
+
+
+def _flat(inputs: Tensors, parameters: Parameters, ignored: int) -> tuple[Tensor, Tensor, Tensor]:
+    x_BTD, targets_BT = inputs
+    valid = targets_BT != ignored
+    return widened(x_BTD[valid]), targets_BT[valid], widened(tensor(parameters["weight"]))
