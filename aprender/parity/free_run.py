@@ -29,9 +29,13 @@ class FreeRun:
 
     @property
     def verdict(self) -> Verdict:
-        """RED for a fault or a wrong prediction. Undecidable choices say nothing about a model of random weights."""
-        red = bool(self.faults) or (self.generation is not None and self.generation.verdict == "RED")
-        return "RED" if red else "GREEN"
+        """RED for a fault or a wrong prediction, ERROR for logits that can't be compared, such as NaN.
+
+        That few choices are decidable says nothing about a model of random weights.
+        """
+        if self.faults or (self.generation is not None and self.generation.verdict == "RED"):
+            return "RED"
+        return "GREEN" if self.generation is None or self.generation.compared else "ERROR"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""

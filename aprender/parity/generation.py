@@ -46,6 +46,11 @@ class GenerationRecord:
     worst_step: int
     over_divergence: int
 
+    @property
+    def compared(self) -> bool:
+        """Whether the logits could be compared at all: too few decidable steps still leave their divergence."""
+        return not math.isnan(self.divergence)
+
     def to_json(self) -> dict[str, Any]:
         """All fields as plain data."""
         return {name: value if value == value else None for name, value in asdict(self).items()}

@@ -12,7 +12,9 @@ def modules_text(report: ModulesReport) -> str:
     lines.append(f"Running freely: {free.edges} connections between operators, {len(free.faults)} broken.")
     lines += [f"  {fault.message}" for fault in free.faults[:8]]
     found = free.generation
-    if found is not None:
+    if found is not None and not found.compared:
+        lines.append(f"  predictions can't be compared: {found.reason}")
+    elif found is not None:
         times = found.divergence / found.allowed_divergence if found.allowed_divergence else 0.0
         lines.append(
             f"  predictions: {found.steps} steps, {found.decidable:.0%} decidable, {len(found.disagreements)} wrong; "

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from aprender.errors import AprenderError
+from aprender.parity.free_run import free_run
 from aprender.parity.from_names import compare_named, random_inputs, read_map
 from aprender.parity.modes import InFloat64, TermByTerm
 from aprender.parity.modules import ModuleComparison, Options
@@ -206,3 +207,23 @@ def test_the_worked_example_finds_the_planted_bug_and_passes_without_it(dtype: s
     assert right.verdict == "GREEN", right.comparison.first
     assert right.free.faults == ()
     assert right.free.edges > 8
+
+
+class Spoilt(Net):
+    """Every submodule is right; what ``forward`` makes of the logits is not."""
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        y = super().forward(tokens)
+        return {"nan": y * torch.nan, "cut": y[..., :-1], "worse": y * 1.5}.get(self.bug, y)
+
+    bug = ""
+
+
+@pytest.mark.parametrize(("bug", "verdict"), [("", "GREEN"), ("nan", "ERROR"), ("cut", "ERROR"), ("worse", "RED")])
+def test_logits_that_can_not_be_compared_are_no_pass(bug: str, verdict: str) -> None:
+    """Few decidable steps are no fault of a random model; NaN and another shape are."""
+    candidate = Spoilt()
+    candidate.load_state_dict(net().state_dict())
+    candidate.bug = bug
+    comparison = ModuleComparison(net(), candidate, paired(net(), candidate), Options(torch.float32))
+    assert free_run(comparison, *random_inputs(net(), 2, 67, 0)).verdict == verdict
