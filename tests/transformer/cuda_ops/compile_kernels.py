@@ -16,6 +16,8 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from aprender.transformer.cuda.ops.runtime import OPTIONS
+
 POINTERS = {
     torch.float32: "*fp32",
     torch.float64: "*fp64",
@@ -24,12 +26,11 @@ POINTERS = {
     torch.int64: "*i64",
 }
 H100 = GPUTarget("cuda", 90, 32)
-OPTIONS = ("num_warps", "num_stages")
 
 
 def compile_for_h100(kernel: Any, arguments: tuple[Any, ...], meta: dict[str, Any]) -> Any:
     """Compile ``kernel`` as a launch with these arguments would."""
-    options = {name: meta.pop(name) for name in OPTIONS if name in meta}
+    options = OPTIONS | {name: meta.pop(name) for name in ("num_warps", "num_stages") if name in meta}
     values = inspect.signature(kernel.fn).bind(*arguments, **meta).arguments
     signature: dict[str, str] = {}
     constants: dict[str, Any] = {}

@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from aprender.transformer.cuda.ops import use_float32_accumulation
-from aprender.transformer.cuda.ops.runtime import INTERPRETED
+from aprender.transformer.cuda.ops.runtime import HAS_TRITON, INTERPRETED
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
     """The device that the kernels of this process run on; the other one is skipped."""
+    if not HAS_TRITON:
+        pytest.skip("needs triton")
     name: str = request.param
     if name == "cuda" and (INTERPRETED or not torch.cuda.is_available()):
         pytest.skip("needs a CUDA device and TRITON_INTERPRET unset")

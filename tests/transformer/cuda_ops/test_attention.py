@@ -17,6 +17,7 @@ CASES = [
     Case("3to1-window", H=6, G=2, C=20, tiles=2, T=3, window=9),
     Case("window-wider-than-a-tile", H=2, G=2, C=10, tiles=3, T=-1, window=37),
     Case("documents-and-padding", H=3, G=1, C=64, tiles=2, T=2, documents=True, B=2),
+    Case("documents-longer-than-a-tile", H=2, G=1, C=12, tiles=3, T=-1, documents=True, B=2),
     Case("documents-and-window", H=2, G=1, C=16, tiles=2, T=-3, documents=True, window=6, B=2),
     Case("whole-tiles", H=1, G=1, C=128, tiles=2, T=0),
     Case("decode", H=6, G=2, C=12, tiles=0, T=1, cached=36, B=2),
@@ -62,9 +63,11 @@ def test_what_a_query_does_not_see_may_be_anything(dtype: torch.dtype, device: t
     q, k, v, at = small(device)
     q, k, v = (x.to(dtype) for x in (q, k, v))
     clean = Attention(0.4)(q, k, v, at, at)
-    for cut, junk in ((7, float("nan")), (at.shape[1] - 3, float("inf"))):
+    for cut, junk, also_keys in ((7, "nan", True), (at.shape[1] - 3, "inf", True), (9, "nan", False)):
         k_junk, v_junk = k.clone(), v.clone()
-        k_junk[:, cut:], v_junk[:, cut:] = junk, junk
+        v_junk[:, cut:] = float(junk)
+        if also_keys:
+            k_junk[:, cut:] = float(junk)
         out = Attention(0.4)(q, k_junk, v_junk, at, at)
         assert torch.equal(out[:, :cut], clean[:, :cut])
         assert not torch.isfinite(out[:, cut:]).any(), "what is seen must not be hidden either"

@@ -56,6 +56,7 @@ def test_loss_and_gradients(V: int, rows_at_once: int, dtype: torch.dtype, devic
     losses = stage.token_losses(x, targets)
     assert (loss.dtype, losses.dtype, d_x.dtype) == (torch.float32, torch.float32, dtype)
     assert parameters["weight"].dtype == torch.float32
+    assert dtype == torch.float32 or not torch.equal(saved[0], saved[0].to(dtype).float()), "d_x would be rounded twice"
     valid = (targets != IGNORED).cpu()
     assert losses.cpu()[~valid].tolist() == [0.0] * int((~valid).sum())
     mean = losses.cpu().double().sum() / valid.sum()

@@ -112,7 +112,7 @@ def attention_backward_queries(  # type: ignore[no-untyped-def]
     lse_tile = tl.load(lse + statistics, mask=query < T, other=float("inf"))
     delta_tile = tl.load(delta + statistics, mask=query < T, other=0.0)
     q_tile = load_heads(q, query, q_stride_t, alive, C, CHANNELS)
-    d_tile = load_heads(d_out, query, d_out_stride_t, alive & (lse_tile != float("inf")), C, CHANNELS)
+    d_tile = load_heads(d_out, query, d_out_stride_t, alive, C, CHANNELS)
     gradient = tl.zeros([QUERIES, CHANNELS], tl.float32)
     for start in range(begin, end, KEYS):
         key = start + tl.arange(0, KEYS)
@@ -198,6 +198,7 @@ def attention_backward_keys(  # type: ignore[no-untyped-def]
             lse_tile = tl.load(lse + statistics, mask=query < T, other=float("inf"))
             delta_tile = tl.load(delta + statistics, mask=query < T, other=0.0)
             q_tile = load_heads(q_head, query, q_stride_t, alive, C, CHANNELS)
+            # A query that sees nothing has d_out of no meaning; 0 times a NaN in it would be NaN in every key.
             d_tile = load_heads(d_out_head, query, d_out_stride_t, alive & (lse_tile != float("inf")), C, CHANNELS)
             seen = visible(q_position, k_position, q_document, k_document, window, HAS_WINDOW, HAS_DOCUMENTS)
             seen = seen & alive[:, None] & k_alive[None, :]

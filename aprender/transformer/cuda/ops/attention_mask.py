@@ -90,13 +90,12 @@ def keys_seen(  # type: ignore[no-untyped-def]
         key = start + tl.arange(0, SCAN)
         key_position, key_document, seen = load_places(key_positions, key_documents, key, S, HAS_DOCUMENTS)
         seen = seen & (key_position <= last)
+        if HAS_DOCUMENTS:
+            seen = seen & (key_document >= first_document) & (key_document <= last_document)
         full = seen & (key_position <= first) & alike
         if HAS_WINDOW:
             seen = seen & (first - key_position < window)
             full = full & (last - key_position < window)
-        if HAS_DOCUMENTS:
-            seen = seen & (key_document >= first_document) & (key_document <= last_document)
-            full = full & (key_document == first_document)
         begin = tl.minimum(begin, least(key, seen))
         end = tl.maximum(end, greatest(key + 1, seen))
         full_begin = tl.minimum(full_begin, least(key, full))

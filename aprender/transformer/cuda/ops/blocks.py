@@ -70,9 +70,11 @@ def attention_tile(head_dim: int, dtype: torch.dtype, device: torch.device) -> A
     if device.type == "cpu":
         return AttentionTile(queries=16, keys=16, channels=channels, scan=64, warps=1, stages=1)
     if dtype == torch.float32:  # exact products use no tensor cores, and twice the bytes
-        side = 64 if channels <= 64 else 32
-        return AttentionTile(queries=side, keys=32, channels=channels, scan=1024, warps=4, stages=1)
-    queries = 128 if channels <= 64 else 64
+        side = 32 if channels <= 128 else 16
+        return AttentionTile(
+            queries=side, keys=side, channels=channels, scan=1024, warps=8 if channels == 128 else 4, stages=1
+        )
+    queries = 128 if channels <= 128 else 64
     return AttentionTile(
-        queries=queries, keys=64 if channels <= 128 else 32, channels=channels, scan=1024, warps=4, stages=2
+        queries=queries, keys=64 if channels <= 128 else 32, channels=channels, scan=1024, warps=8, stages=2
     )

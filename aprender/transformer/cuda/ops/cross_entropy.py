@@ -66,7 +66,7 @@ def cross_entropy(  # type: ignore[no-untyped-def]
     loss = tl.where(known, (peak - z_target) + log_sum, float("nan"))  # a target that does not exist has no loss
     tl.store(losses + n, tl.where(valid, loss, 0.0))
     if WITH_GRADIENT:
-        weight = tl.where(valid, tl.load(share), 0.0)
+        weight = tl.load(share)
         for start in range(0, V, BLOCK):
             inside = start + column < V
             z = tl.load(logits + n * V + start + column, mask=inside, other=float("-inf"))
@@ -161,7 +161,7 @@ class LinearCrossEntropy:
         return x.reshape(-1, x.shape[-1]), targets.flatten().contiguous()
 
     def _share(self, targets_N: Tensor) -> Tensor:
-        # One device scalar, no wait for the GPU; inf when nothing is valid, and then nothing is multiplied by it.
+        # One device scalar, no wait for the GPU; inf when nothing is valid, and then no row takes its product.
         return (targets_N != self.ignore_index).sum().to(torch.float32).reciprocal()
 
     def _mean(self, losses_N: Tensor, targets_N: Tensor) -> Tensor:

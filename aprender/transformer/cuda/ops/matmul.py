@@ -24,8 +24,10 @@ def use_float32_accumulation() -> None:
 def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, bias_N: Tensor | None = None) -> Tensor:
     """Compute ``a b (+ bias)`` as ``dtype``: the operands' dtype, or float32 without a bias.
 
-    Raises AprenderError when cuBLAS is set to another precision than stated here.
+    Raises AprenderError for operands of two dtypes, and when cuBLAS is set to another precision than stated here.
     """
+    if a_MK.dtype != b_KN.dtype:
+        raise AprenderError(f"a product of {a_MK.dtype} and {b_KN.dtype}: the operands need one dtype")
     out = empty((a_MK.shape[0], b_KN.shape[1]), dtype, a_MK.device)
     note_library(a_MK, kernel_name(bias_N))
     if a_MK.device.type == "cpu":
@@ -36,7 +38,7 @@ def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, bias_N: Tensor | Non
     if bias_N is not None:
         return torch.addmm(bias_N, a_MK, b_KN, out=out)
     if dtype != a_MK.dtype:
-        return torch.mm(a_MK, b_KN, dtype, out=out)
+        return torch.mm(a_MK, b_KN, out_dtype=dtype, out=out)
     return torch.mm(a_MK, b_KN, out=out)
 
 

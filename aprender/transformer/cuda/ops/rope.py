@@ -8,8 +8,8 @@ for a head x of C = 2R channels at position p::
 
 Backward: a rotation's transpose is its inverse, so ``dx`` is ``dy`` rotated by the negative angle.
 
-Rounding plan: x and y float32 or bfloat16; tables, products and the sum float32 (the sum may be fused with one
-product); y rounded once.
+Rounding plan: x and y float32 or bfloat16; tables, products and the sum float32; y rounded
+once.
 """
 
 from __future__ import annotations

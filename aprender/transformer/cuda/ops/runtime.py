@@ -42,7 +42,9 @@ except ModuleNotFoundError as error:
     triton = tl = _NoTriton
 
 __all__ = [
+    "HAS_TRITON",
     "INTERPRETED",
+    "OPTIONS",
     "check_device",
     "kernels_that_ran",
     "launch",
@@ -53,6 +55,10 @@ __all__ = [
     "triton",
     "triton_kernel",
 ]
+
+# A product and a sum are two roundings, as in the interpreter. Fused into one where the compiler sees fit, a masked and
+# an unmasked loop over the same tile would differ in bits, and padding would show in results.
+OPTIONS = {"enable_fp_fusion": False}
 
 HAS_TRITON = triton is not _NoTriton
 INTERPRETED = HAS_TRITON and bool(triton.knobs.runtime.interpret)
@@ -97,8 +103,7 @@ def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **meta: Any) -> 
     """Run a Triton kernel on the device of its first argument, and write its name into the open logs."""
     _note(triton_kernel(kernel))
     with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
-        # A product and a sum may be one fused operation: every rounding plan allows it, and triton's default varies.
-        kernel[grid](*arguments, enable_fp_fusion=True, **meta)
+        kernel[grid](*arguments, **OPTIONS, **meta)
 
 
 def triton_kernel(*kernels: Any) -> str:
