@@ -48,17 +48,21 @@ _MEANINGLESS = frozenset(
     ]
 )
 _MIN_WORDS = 3  # of a sentence that can be said to restate another
+_SHORT = 60  # characters: what is longer says more than "the test passes"
 _READERS = ("pv validate", "pv lint", "yamllint ", "check-jsonschema ")
 _SIGNS = frozenset("<>=")
 _MEASURED = frozenset("0123456789<>=≤≥")  # a prediction with one of these says what value to expect
 _LOOKED_AT, _LENGTH = 1000, 500  # tests per file and characters of each: more is no one-line command
 _SEARCHES = ("grep ", "egrep ", "fgrep ", "rg ", "ag ", "git grep ")
-_COMMANDS = _READERS + _SEARCHES
+_IDLE = "true", ":", "exit", "echo ", "printf ", "test -", "[ -", "cat "
+_COMMANDS = _READERS + _SEARCHES + _IDLE
 _SUSPICIOUS = frozenset("(=<>")  # without one of these, and no such command, a test is prose
 _COMPARES = "cosine", "allclose", "isclose", "assert_close", "assert_eq", "array_equal", "max_abs_diff"
 _COMPARISON = "cosine|cosine_similarity|(?:assert_)?allclose|isclose|assert_close|assert_eq!?|array_equal|max_abs_diff"
 _NUMBER = r"[-+]?[0-9][0-9_.]*(?:[eE][-+]?[0-9]+)?"
 _SUM = rf"{_NUMBER}(?:\s*[-+*/%]\s*{_NUMBER})*"
+_ECHO = r"""(?:echo|printf)\s+(?:"[^"`$]*"|'[^']*'|[^\s"'`$|;&<>]+)"""  # one word or quoted: more may be prose
+_SOURCES = "rs|py|pyi|c|cc|cpp|cu|cuh|h|hpp|go|js|ts|java|lean|sh|toml|ya?ml|md"
 _HELPERS = "verdict", "threshold", "within_tolerance", "is_within", "passes"
 
 
@@ -68,7 +72,16 @@ def _pattern(name: str) -> re.Pattern[str]:
     return re.compile(
         {
             "word": r"\w+",
-            "constants": rf"(?:[A-Za-z]+:\s*)?{_SUM}\s*(?:==|<=?|>=?|!=)\s*{_SUM}",
+            "passes": r"(?:(?:the|this|all|every|each) )*(?:(?:tests?|rules?|checks?|falsifiers?|contracts?|it) )?"
+            r"(?:(?:must|should|will|shall) )?(?:pass|passes|passed|hold|holds|succeed|succeeds)[.!]?",
+            "idle": rf"(?:/bin/)?true|:|exit(?: 0)?|{_ECHO}",
+            "forgiven": rf"\|\|\s*(?:(?:/bin/)?true|:|exit 0|{_ECHO})\s*\Z",
+            "collects": r"\bpytest\b[^;&|]*\s--(?:collect-only|co)(?![\w-])",
+            "is there": r"(?:test|\[) -[efrs] \S+(?: \])?",
+            "source": rf"\.(?:{_SOURCES})(?![\w.])",
+            "cat to grep": r"cat [^|;&<>]+\|\s*(?:e|f)?grep\b[^|;&]*",
+            "output": r"\.(?:log|out|err|stdout|stderr)(?![\w.])",
+            "constants": rf"(?:[A-Za-z]+:\s*|assert\s+)?{_SUM}\s*(?:==|<=?|>=?|!=)\s*{_SUM}",
             "helper": rf"(?:{'|'.join(_HELPERS)})\w*\(\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*\)",
             "same arguments": rf"\b(?:{_COMPARISON})\(\s*([^(),]+?)\s*,\s*\1\s*[,)]",
             "same sides": r"(?:^|\s)([A-Za-z_][\w.]*(?:\([^()]*\))?)\s*==\s*\1(?![\w.('\u2019\u2032])",
@@ -77,12 +90,18 @@ def _pattern(name: str) -> re.Pattern[str]:
 
 
 def _restated(document: Document) -> Iterator[Finding]:
-    """VACUITY-001: a prediction says what is measured, not the rule again."""
+    """VACUITY-001: a prediction says what is measured: neither the rule again, nor that all will be well."""
     for path, item in items(document, "falsification_tests"):
         rule = str(item.get(key_of(item, "rule", "description")) or "")
         key = key_of(item, "prediction", "expected")
         prediction = str(item.get(key) or "")
         if not _MEASURED.isdisjoint(prediction):
+            continue
+        if len(prediction) < _SHORT and _pattern("passes").fullmatch(prediction.strip().lower()):
+            message = (
+                f"{name_of(item)} predicts that it passes: say what is measured, and which value would show it false"
+            )
+            yield document.finding((*path, key), "VACUITY-001", message, warning=True)
             continue
         if _says_no_more(prediction.lower(), rule.lower()):
             message = (
@@ -117,20 +136,47 @@ def _tests(document: Document) -> Iterator[Finding]:
 
 def _of_test(text: str, own: str, item: dict[str, Any]) -> tuple[str, str] | None:
     command = text.strip().removeprefix("!").strip()
-    if _SUSPICIOUS.isdisjoint(command) and not command.startswith(_COMMANDS):
+    plain = _SUSPICIOUS.isdisjoint(command) and "||" not in command and "--co" not in command
+    if plain and not command.startswith(_COMMANDS):
         return None
     alone = "&&" not in command and ";" not in command and "\n" not in command
     reads_yaml = command.startswith(_READERS) or "yaml.safe_load" in command
     if alone and own in command and reads_yaml:
         return "VACUITY-002", "only checks this file: that a contract can be read says nothing of the code"
-    if alone and command.startswith(_SEARCHES):
+    if alone and _searches_source(command):
         return "VACUITY-003", "searches source text: a comment can satisfy it, and the code need never run"
+    if reason := _cannot_fail(command, alone):
+        return "VACUITY-004", reason
     if not _SIGNS.isdisjoint(command) and _pattern("constants").fullmatch(command):
         return "VACUITY-004", "compares constants: nothing is measured"
     if "(" in command and _names_one(_HELPERS, command) and _pattern("helper").search(command):
         return "VACUITY-004", "only feeds numbers to a helper that compares them: nothing is measured"
     if _compares_itself(command) and "determin" not in str(item.get("rule", "")).lower() + command.lower():
         return "VACUITY-005", "compares a thing with itself: it holds of every implementation"
+    return None
+
+
+def _searches_source(command: str) -> bool:
+    """Whether a command only searches files, other than what a run has put out."""
+    if command.startswith("cat "):
+        if not _pattern("cat to grep").fullmatch(command):
+            return False
+    elif not command.startswith(_SEARCHES):
+        return False
+    return not _pattern("output").search(command) or bool(_pattern("source").search(command))
+
+
+def _cannot_fail(command: str, alone: bool) -> str | None:
+    """What is wrong with a command that succeeds, or says nothing, whatever the code does."""
+    if command.startswith(_IDLE) and alone:
+        if _pattern("idle").fullmatch(command):
+            return "runs nothing and always succeeds: nothing is measured"
+        if _pattern("is there").fullmatch(command) and _pattern("source").search(command):
+            return "only asks whether a source file is there: nothing is measured"
+    if "||" in command and ";" not in command and "\n" not in command and _pattern("forgiven").search(command):
+        return "succeeds whatever fails in it: what stands after || has the last word"
+    if "--co" in command and _pattern("collects").search(command):
+        return "only collects tests: none of them runs"
     return None
 
 
@@ -141,11 +187,11 @@ def _compares_itself(text: str) -> bool:
 
 
 def _tolerances(document: Document) -> Iterator[Finding]:
-    """VACUITY-006: a tolerance has a reason; one without is as wide as it had to be for the test to pass."""
+    """VACUITY-006: a tolerance other than 0 has a reason; one without is as wide as it had to be to pass."""
     if not is_version_2(document.data):
         return
     for path, item in items(document, "proof_obligations"):
-        if item.get("tolerance") is not None and "tolerance_reason" not in item:
+        if item.get("tolerance") not in (None, 0) and "tolerance_reason" not in item:
             message = f"the tolerance of {name_of(item)} has no tolerance_reason: why this wide and no wider?"
             yield document.finding((*path, "tolerance"), "VACUITY-006", message, warning=True)
 
