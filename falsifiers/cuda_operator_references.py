@@ -7,9 +7,10 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.oracle import operators
-from falsifiers.oracle_stage_sums import rms_norm_gradients
+from falsifiers.oracle_stage_sums import rms_norm_gradients, truncated_product
 from falsifiers.oracle_stages import MOST_PARTS, tensor, widened
 
 
@@ -41,14 +42,17 @@ def linear_cross_entropy(
 ) -> ReferenceStage:
     """The mean loss over the targets that are not ``ignored``; logits and sums in float32, whole or in four parts.
 
-    A plan may round the logits' gradient to the storage dtype before its two products.
+    A plan may round the logits' gradient to the storage dtype before its two products, and in 16 bits add the weight's
+    gradient up as tensor cores do it.
     """
 
     def forward(splits: int, inputs: Tensors, parameters: Parameters) -> Tensor:
         x, targets, weight = _flat(inputs, parameters, ignored)
         return operators.cross_entropy(operators.linear(x, weight, None, splits), targets).mean()
 
-    def vjp(splits: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+    def vjp(
+        splits: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors, truncated: bool = False
+    ) -> Gradients:
         x, targets, weight = _flat(inputs, parameters, ignored)
         dloss = torch.full_like(x[:, 0], 1 / len(x))
         dz = operators.cross_entropy_vjp(operators.linear(x, weight, None, splits), targets, dloss)
@@ -57,13 +61,21 @@ def linear_cross_entropy(
         dx = torch.zeros_like(inputs[0], dtype=x.dtype)
         dx[inputs[1] != ignored] = dz @ weight
         d_output = d_outputs[0].to(x.dtype)
-        return Gradients(((dx * d_output).to(inputs[0].dtype), None), {"weight": dz.T @ x * d_output})
+        dweight = truncated_product(dz.T, x.T, MOST_PARTS) if truncated else dz.T @ x
+        return Gradients(((dx * d_output).to(inputs[0].dtype), None), {"weight": dweight * d_output})
 
     def plan(splits: int) -> Operator:
         return Operator(partial(forward, splits), partial(vjp, splits))
 
-    plans = {"whole": plan(1), "in four parts": plan(4)}
-    return ReferenceStage(name, (x_BTD, targets_BT), {"weight": weight_VD}, plan(1), plans, seed=seed)
+    D = x_BTD.shape[-1]
+    plans = {"whole": plan(1), "in four parts": plan(min(4, D)), "term by term": plan(min(MOST_PARTS, D))}
+    if x_BTD.dtype.itemsize == 2:
+        plans["sums truncated"] = Operator(partial(forward, 1), partial(vjp, 1, truncated=True))
+    layouts = {  # dz is one number for a position and a token
+        "d_input 0": Layout(rows=x_BTD.ndim - 1, joint_rows=True),
+        "d_parameter weight": Layout(rows=1, joint_rows=True),
+    }
+    return ReferenceStage(name, (x_BTD, targets_BT), {"weight": weight_VD}, plan(1), plans, layouts=layouts, seed=seed)
 
 
 def _flat(inputs: Tensors, parameters: Parameters, ignored: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -18,3 +18,19 @@ def rms_norm_gradients(x: Tensor, gain_D: Tensor, eps: float, dy: Tensor, splits
     for x_mD, dy_mD in zip(*parts, strict=True):
         total = total + operators.rms_norm_vjp(x_mD, gain_D, eps, dy_mD)[1]
     return dx, total
+
+
+def truncated_product(a_MK: Tensor, b_NK: Tensor, most_parts: int) -> Tensor:
+    """``a b^T`` in float32 as tensor cores add it up: 16 products at a time, each sum so far rounded towards zero.
+
+    Fasi, Higham, Mikaitis and Pranesh 2021, "Numerical behavior of NVIDIA tensor cores" (PeerJ Comput. Sci. 7:e330),
+    section 4. Long sums have ``most_parts`` larger blocks.
+    """
+    parts = max(1, min(most_parts, -(-a_MK.shape[1] // 16)))
+    total = torch.zeros(len(a_MK), len(b_NK), dtype=torch.float32, device=a_MK.device)
+    for a_Mk, b_Nk in zip(a_MK.tensor_split(parts, 1), b_NK.tensor_split(parts, 1), strict=True):
+        exact = total.double() + a_Mk.double() @ b_Nk.double().T
+        nearest = exact.float()
+        beyond = nearest.double().abs() > exact.abs()
+        total = torch.where(beyond, torch.nextafter(nearest, torch.zeros_like(nearest)), nearest)
+    return total

@@ -20,7 +20,7 @@ from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.config import RopeScaling
 from aprender.transformer.oracle import operators, rope
-from falsifiers.oracle_stage_sums import rms_norm_gradients
+from falsifiers.oracle_stage_sums import rms_norm_gradients, truncated_product
 
 MOST_PARTS = 256  # of a sum taken in order; with more the error hardly grows, the time does
 HEADS = Layout(rows=2, heads=2)
@@ -34,13 +34,18 @@ def linear(
     seed: int = 0,
     gradients: torch.dtype | None = None,
 ) -> ReferenceStage:
-    """``x W^T + b``: one product, four partial sums, or one term (of long sums, a few) after the other."""
+    """``x W^T + b``: one product, four partial sums, or one term (of long sums, a few) after the other.
+
+    In 16 bits float32 gradients may also be added up as tensor cores do it, which round towards zero.
+    """
     K = weight_NK.shape[1]
     parameters = {"weight": weight_NK} | ({} if bias_N is None else {"bias": bias_N})
     plans = {
         f"{splits} partial sums": _linear(splits, gradients)
         for splits in dict.fromkeys((1, min(4, K), min(MOST_PARTS, K)))
     }
+    if x_BTK.dtype.itemsize == 2:  # of 16-bit operands, as tensor cores do it
+        plans["sums truncated"] = _linear(1, gradients, truncated=True)
     return ReferenceStage(name, (x_BTK,), parameters, _linear(1, None), plans, seed=seed)
 
 
@@ -208,7 +213,7 @@ def tensor(value: Tensor | float) -> Tensor:
     return value
 
 
-def _linear(splits: int, kept: torch.dtype | None) -> Operator:
+def _linear(splits: int, kept: torch.dtype | None, truncated: bool = False) -> Operator:
     def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
         (x,), weight, bias = inputs, tensor(parameters["weight"]), parameters.get("bias")
         y = operators.linear(widened(x), widened(weight), None if bias is None else widened(tensor(bias)), splits)
@@ -218,7 +223,10 @@ def _linear(splits: int, kept: torch.dtype | None) -> Operator:
         (x,), (dy,), weight = inputs, d_outputs, tensor(parameters["weight"])
         x_MK, dy_MN = widened(x).flatten(0, -2), widened(dy).flatten(0, -2)
         dx = operators.linear(widened(dy), widened(weight).T, None, min(splits, dy.shape[-1]))
-        dweight = operators.linear(dy_MN.T, x_MK.T, None, min(splits, len(x_MK)))
+        if truncated:
+            dweight = truncated_product(dy_MN.T, x_MK.T, MOST_PARTS)
+        else:
+            dweight = operators.linear(dy_MN.T, x_MK.T, None, min(splits, len(x_MK)))
         gradients = {"weight": dweight.to(_kept(weight, kept))}
         if "bias" in parameters:
             gradients["bias"] = _summed(dy_MN, min(splits, len(dy_MN))).to(_kept(weight, kept))

@@ -22,11 +22,13 @@ SMALL_ROW = 1 / 8  # of the median norm of rows: there additive constants (eps, 
 class Layout:
     """How the axes of a tensor are read: the first ``rows`` count rows (batch, positions), the rest channels.
 
-    ``heads`` is the axis of attention heads, if there is one.
+    ``heads`` is the axis of attention heads, if there is one. ``joint_rows``: a row may be one rounded number times a
+    vector, as where one key or one position dominates a softmax; its errors then move together.
     """
 
     rows: int
     heads: int | None = None
+    joint_rows: bool = False
 
     @classmethod
     def of(cls, shape: tuple[int, ...]) -> Layout:
@@ -59,6 +61,24 @@ class Blocks:
             found["small rows"] = row_M[self.small_rows].sum()[None]
         return found
 
+    def effective_terms(self, variance: Tensor) -> dict[str, Tensor]:
+        """How many independent errors of ``variance`` each block is worth: ``(sum v)^2 / sum v^2``.
+
+        v are elements, or with ``joint_rows`` the parts of rows that lie in a block; a column has one element of each.
+        """
+        total, squares = self.sums(variance), self.sums(variance**2)
+        if self.layout.joint_rows:
+            row_M = variance.reshape(self.M, self.N).sum(1)
+            parts = Blocks((self.M,), Layout(rows=1), self.small_rows).sums(row_M**2)
+            squares |= {"tensor": parts["tensor"]} | ({"row": row_M**2} if "row" in squares else {})
+            squares |= {name: parts[name] for name in ("small rows",) if name in squares}
+            if "head" in squares:
+                by_head = variance.movedim(self.layout.heads or 0, 0)
+                squares["head"] = by_head.reshape(len(by_head), self.M, -1).sum(2).square().sum(1)
+            if "tile" in squares:
+                squares["tile"] = self._tile_sums(variance.reshape(self.M, self.N), joint=True)
+        return {name: sums**2 / squares[name] for name, sums in total.items()}
+
     def label(self, system: str, index: int) -> str:
         """What people call block ``index`` of ``system``: ``row (1, 17)``, ``head 3``, ``tile rows 128-255 ...``."""
         match system:
@@ -89,9 +109,11 @@ class Blocks:
         masked = torch.where(inside.view(self.shape), values, -torch.inf)
         return tuple(int(i) for i in torch.unravel_index(masked.argmax(), self.shape))
 
-    def _tile_sums(self, values_MN: Tensor) -> Tensor:
+    def _tile_sums(self, values_MN: Tensor, joint: bool = False) -> Tensor:
+        """Sums over tiles; ``joint``: of the squares of each row's sum inside a tile."""
         down, across = -(-self.M // TILE), -(-self.N // TILE)
         columns = torch.nn.functional.pad(values_MN, (0, across * TILE - self.N)).view(self.M, across, TILE).sum(2)
+        columns = columns**2 if joint else columns
         rows = torch.nn.functional.pad(columns, (0, 0, 0, down * TILE - self.M)).view(down, TILE, across).sum(1)
         return rows.flatten()
 

@@ -46,8 +46,7 @@ class Envelope:
         self.largest_error = 0.0
         q2 = rounding_variance(z, dtype)
         self._noise = blocks.sums(q2)  # sums of squares of errors, by block system: the largest over the plans
-        fourth = blocks.sums(q2**2)
-        self._terms = {name: sums**2 / fourth[name] for name, sums in self._noise.items()}
+        self._terms = blocks.effective_terms(q2)
         self._squares = blocks.sums(z**2)
         self._sizes = blocks.sums(torch.ones_like(z))
         self._projections = Projections(z, q2, blocks, directions or {}, undeclared(dtype))
@@ -68,7 +67,8 @@ class Envelope:
     def judge(self, y: Tensor) -> Judgement:
         """Compare ``y`` (finite, of z's shape, of any float dtype) by every statistic; the largest ratio counts."""
         r = y.to(self.z.device).double().sub_(self.z)
-        plain = [*self._norms(r), self._max(r), *self._projections.measure(r)]
+        net = [self._max(r)] if r.numel() >= FEW else []  # the largest of few errors is one draw
+        plain = [*self._norms(r), *net, *self._projections.measure(r)]
         measured = [self._scaled(m, y.device) for m in plain]  # by the calibration of where the candidate ran
         alarming = [m for m in measured if m.alarms]
         worst = max(alarming, key=lambda m: m.ratio, default=None)
