@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from aprender.contracts.load import load
+from aprender.falsify.probe import Options
 from aprender.falsify.record import Outcome
+from aprender.falsify.run import Runner
 from aprender.falsify.verdict import Verdict
 from tests.toy_project import Project
 
@@ -190,6 +193,56 @@ def test_any_change_that_an_observation_depends_on_observes_anew(
     project.edit(file, old, new)
     assert project.run().reused == 0
     assert project.probe_calls() == 8
+
+
+def second_probe(project: Project) -> Runner:
+    """The project with a second contract, whose probe is in another module and shares ``toyshared``."""
+    probes = project.root / "toyprobes"
+    shared = "ROOT = Path(__file__).parents[1]"
+    project.edit_probes(shared, "from toyprobes.shared import ROOT")
+    (probes / "shared.py").write_text(f"from pathlib import Path\n{shared}\n")
+    (probes / "second.py").write_text((probes / "reading.py").read_text())
+    text = project.contract_path.read_text()
+    text = text.replace("FALSIFY-T-001", "FALSIFY-T-002").replace("toyprobes.reading", "toyprobes.second")
+    (project.root / "contracts" / "second-v1.yaml").write_text(text)
+    return Runner(Options("cpu", None))
+
+
+def reused(project: Project, runner: Runner) -> dict[str, int]:
+    """How many observations each falsifier took from earlier runs, run in one process as ``pv run`` does."""
+    contracts = load([project.root / "contracts"]).contracts
+    runs = [runner.run(contract, falsifier) for contract in contracts for falsifier in contract.falsifiers]
+    assert {run.verdict for run in runs} == {Verdict.GREEN}, [run.reason for run in runs]
+    return {run.falsifier.id: run.reused for run in runs}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("reading.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 3}),
+        ("second.py", {"FALSIFY-T-001": 3, "FALSIFY-T-002": 0}),
+        ("shared.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}),
+    ],
+)
+def test_only_what_a_changed_file_concerns_is_observed_anew(
+    file: str, expected: dict[str, int], project: Project
+) -> None:
+    """One probe's defects are none of another's business, though both lie in one package and ran in one process."""
+    runner = second_probe(project)
+    assert reused(project, runner) == {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}
+    project.edit(f"toyprobes/{file}", "from pathlib import Path", "from pathlib import Path  # changed")
+    assert reused(project, Runner(Options("cpu", None))) == expected
+
+
+def test_a_module_that_no_import_statement_names_still_counts(project: Project) -> None:
+    """Whoever loaded it: it may be what was observed."""
+    (project.root / "toyhelper.py").write_text("BIAS = 0.0\n")
+    load_it = "__builtins__['__im' + 'port__']('toyhelper')"
+    project.edit_probes("import thermometer", f"import thermometer\nHELPER = {load_it}")
+    project.edit_probes("    value = system.scale(", "    value = HELPER.BIAS + system.scale(")
+    assert project.run().verdict is Verdict.GREEN
+    project.edit("toyhelper.py", "BIAS = 0.0", "BIAS = 50.0")
+    assert project.run().verdict is Verdict.RED
 
 
 def test_a_changed_expectation_is_judged_anew_on_the_same_observation(project: Project) -> None:
