@@ -22,13 +22,12 @@ def witness(falsifier: Falsifier, defect: DefectClass, clean: Observed, planted:
         return Witness(defect.name, Outcome.SURVIVED, "planted, and every expectation still holds")
     if judgement.verdict is not Verdict.RED:
         return Witness(defect.name, Outcome.SURVIVED, f"{judgement.verdict} is not RED: {judgement.reason}")
-    held = {judged.text for judged in judgement.expectations if judged.holds}
-    if still := [text for text in defect.violates if text in held]:
+    broken = tuple(judged for judged in judgement.expectations if not judged.holds)
+    texts = {judged.text for judged in broken}
+    if still := [text for text in defect.violates if text not in texts]:
         detail = f"RED, but not for the declared reason: still holds: {'; '.join(still)}"
-        return Witness(defect.name, Outcome.SURVIVED, detail)
-    broken = [judged for judged in judgement.expectations if not judged.holds]
-    detail = "; ".join(map(describe, broken))
-    return Witness(defect.name, Outcome.CAUGHT, detail, tuple(judged.text for judged in broken))
+        return Witness(defect.name, Outcome.SURVIVED, detail, broken)
+    return Witness(defect.name, Outcome.CAUGHT, "; ".join(map(describe, broken)), broken)
 
 
 def unproven(falsifier: Falsifier, witnesses: tuple[Witness, ...]) -> str | None:
@@ -39,8 +38,8 @@ def unproven(falsifier: Falsifier, witnesses: tuple[Witness, ...]) -> str | None
     if not witnesses:
         return "no defect class is declared: nothing shows that this falsifier can go RED"
     missing = [w for w in witnesses if w.outcome is not Outcome.CAUGHT]
-    reasons = [f"{w.defect} {w.outcome.replace('_', ' ')} ({w.detail})" for w in missing]
-    broken = {text for w in witnesses for text in w.broke}
+    reasons = [f"{w.defect} {w.outcome.words} ({w.detail})" for w in missing]
+    broken = {judged.text for w in witnesses for judged in w.violated}
     unbroken = [comparison.text for comparison in falsifier.expectations if comparison.text not in broken]
     reasons += [f"no planted defect breaks '{text}'" for text in unbroken if not missing]
     return "; ".join(reasons) or None

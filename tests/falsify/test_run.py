@@ -22,6 +22,7 @@ def test_a_right_system_is_green_and_every_planted_defect_is_caught(project: Pro
     assert run.verdict is Verdict.GREEN, run.reason
     assert [w.outcome for w in run.witnesses] == [Outcome.CAUGHT, Outcome.CAUGHT]
     assert run.witnesses[0].detail == "abs(reading - room) < 0.1, observed 0.5 against 0.1"
+    assert [(judged.left, judged.right) for judged in run.witnesses[0].violated] == [(0.5, 0.1)]
     assert project.probe_calls() == 4
 
 
@@ -99,15 +100,18 @@ def test_red_for_another_reason_than_the_declared_one_is_not_a_catch(project: Pr
     project.edit_contract("reading < 60", "reading < 100")
     run = project.run()
     assert run.verdict is Verdict.UNPROVEN
+    assert [judged.text for judged in run.witnesses[1].violated] == ["abs(reading - room) < 0.1"]
     assert "RED, but not for the declared reason: still holds: reading < 100" in run.reason
 
 
-@pytest.mark.parametrize("crash", ["raise OSError('x')", "value = float('nan')"])
-def test_a_crash_or_nan_under_a_planted_defect_is_not_a_catch(crash: str, project: Project) -> None:
+@pytest.mark.parametrize(
+    ("crash", "outcome"), [("raise OSError('x')", Outcome.CRASHED), ("value = float('nan')", Outcome.SURVIVED)]
+)
+def test_a_crash_or_nan_under_a_planted_defect_is_not_a_catch(crash: str, outcome: Outcome, project: Project) -> None:
     """Only RED is a catch."""
     body = f"    value = system.scale(room - 0.5 + system.offset)\n    if system.offset == 0: {crash}\n"
     project.edit_probes("    value = system.scale(room - 0.5 + system.offset)\n", body)
-    assert outcomes(project) == {"offset_forgotten": Outcome.SURVIVED, "fahrenheit": Outcome.CAUGHT}
+    assert outcomes(project) == {"offset_forgotten": outcome, "fahrenheit": Outcome.CAUGHT}
 
 
 def test_planting_that_fails_is_not_planted(project: Project) -> None:
