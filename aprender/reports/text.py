@@ -102,7 +102,8 @@ def limit_text(run: FalsifierRun) -> str | None:
     if (limit := run.values.get("detection_limit")) is None:
         return None
     size = run.values.get("detection_limit_size")
-    return f"detection limit {limit:.3g} {run.units['detection_limit']}" + ("" if size is None else f", {size:.3g}")
+    unit = f" {run.units['detection_limit']}".rstrip()
+    return f"detection limit: one element off by {limit:.3g}{unit}" + ("" if size is None else f" ({size:.3g})")
 
 
 def _time(run: FalsifierRun) -> str:

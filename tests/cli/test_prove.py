@@ -91,7 +91,7 @@ def test_the_json_has_the_true_matrix(project: Project) -> None:
         ("room.offset = room.offset, 0.0", "room.offset = room.offset, 0.45", "survived", "planted, and every expectation still holds"),
         ("room.offset = room.offset, 0.0", "room.offset = room.offset, 0.5", "inert", "the observation is bit-identical to the clean run"),
         ("kept, room.offset = room.offset, 0.0", "raise KeyError(1)", "not planted", "planting it failed: KeyError: 1 ("),
-        ("    value =", "    assert system.offset\n    value =", "crashed", "a crash is not RED: the probe crashed: AssertionError: ("),
+        ("    value =", "    assert system.offset\n    value =", "crashed", "a crash is not RED: the probe crashed: AssertionError: "),
     ],
 )  # fmt: skip
 def test_what_was_not_caught_comes_first_with_its_reason_and_exits_3(
@@ -149,3 +149,20 @@ def test_proving_is_running(project: Project) -> None:
     assert pv(project.root, "gate").returncode == 0
     assert "nothing changed: all 3 observations reused, nothing was run again" in pv(project.root, "run").stdout
     assert "nothing changed: all 3 observations reused, nothing was run again" in pv(project.root, "prove").stdout
+
+
+@pytest.mark.parametrize(("size", "shown"), [("", ""), (', "detection_limit_size": 0.00123', " (0.00123)")])
+def test_a_probe_that_observes_its_detection_limit_has_it_printed(size: str, shown: str, project: Project) -> None:
+    """Of run and prove, under the name that docs/falsifiers.md gives it; the contract may guard it."""
+    declared = size.replace("0.00123", '""')
+    project.edit_probes('"samples": ""}', f'"samples": "", "detection_limit": "envelopes"{declared}}}')
+    project.edit_probes('"samples": 2}', f'"samples": 2, "detection_limit": 1.25{size}}}')
+    project.edit_contract("      - samples >= 2", "      - samples >= 2\n      - detection_limit <= 2")
+    said = f"detection limit: one element off by 1.25 envelopes{shown}"
+    done = pv(project.root, "prove")
+    assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"1  FALSIFY-T-001  GREEN  2 of 2 caught; {said}")
+    assert pv(project.root, "run").stdout.splitlines()[2].strip() == said
+    project.edit_contract("detection_limit <= 2", "detection_limit <= 1")
+    done = pv(project.root, "run")
+    assert done.returncode == 3
+    assert "guard does not hold: detection_limit <= 1" in done.stdout
