@@ -32,7 +32,8 @@ class Outcome(StrEnum):
 class Witness:
     """Whether a planted defect turned the probe RED for the declared reason.
 
-    ``violated`` are the expectations that it broke, each with what was measured and what is allowed.
+    ``violated`` are the expectations that it broke, each with what was measured and what is allowed; those that the
+    class declares come first.
     """
 
     defect: str

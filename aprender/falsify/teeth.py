@@ -12,7 +12,7 @@ from aprender.falsify.verdict import Verdict
 def witness(falsifier: Falsifier, defect: DefectClass, clean: Observed, planted: Observed) -> Witness:
     """What the planted observation says of ``defect``, next to the clean one.
 
-    Caught: RED, and every expectation that the class declares in ``violates`` is among the broken ones.
+    Caught: RED, and every expectation that the class declares in ``violates`` is among the broken ones (named first).
     Inert: bit-identical to the clean run. An ERROR (NaN, a failed guard) is not a catch.
     """
     if planted.output_digest == clean.output_digest and dict(planted.values) == dict(clean.values):
@@ -22,7 +22,8 @@ def witness(falsifier: Falsifier, defect: DefectClass, clean: Observed, planted:
         return Witness(defect.name, Outcome.SURVIVED, "planted, and every expectation still holds")
     if judgement.verdict is not Verdict.RED:
         return Witness(defect.name, Outcome.SURVIVED, f"{judgement.verdict} is not RED: {judgement.reason}")
-    broken = tuple(judged for judged in judgement.expectations if not judged.holds)
+    violated = (judged for judged in judgement.expectations if not judged.holds)
+    broken = tuple(sorted(violated, key=lambda judged: judged.text not in defect.violates))
     texts = {judged.text for judged in broken}
     if still := [text for text in defect.violates if text not in texts]:
         detail = f"RED, but not for the declared reason: still holds: {'; '.join(still)}"

@@ -56,10 +56,8 @@ def _rows(run: FalsifierRun, cells: Sequence[Witness]) -> Iterator[str]:
 def _why(run: FalsifierRun, cell: Witness) -> str:
     if cell.outcome is not Outcome.CAUGHT:
         return cell.detail
-    declared = next(defect.violates for defect in run.falsifier.defect_classes if defect.name == cell.defect)
-    violated = sorted(cell.violated, key=lambda judged: judged.text not in declared)
-    more = f" (and {len(violated) - 1} more)" if len(violated) > 1 else ""
-    return f"{_violated(run, violated[0])}{more}"
+    more = f" (and {len(cell.violated) - 1} more)" if len(cell.violated) > 1 else ""
+    return f"{_violated(run, cell.violated[0])}{more}"
 
 
 def _violated(run: FalsifierRun, judged: Judged) -> str:
