@@ -91,7 +91,7 @@ class Sources:
         top = target.partition(":")[0].partition(".")[0]
         if (
             self.code != files_digest(self.root, glob_files(self.root, self._globs))
-            or self.probe(target) != probe_files(self.root, target).digest()
+            or self.probe(target) != self._probes[target].digest()
         ):
             raise WrongSources("files of the project changed during the run: evidence would be for neither; run again")
         tops = {top, *(file.relative_to(self.root).parts[0].removesuffix(".py") for file in self.code_files)}
