@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import os
+import warnings
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -80,7 +81,9 @@ def _files_of(root: Path, module: str) -> Iterator[Path]:
 def _imports(source: bytes) -> _Imports:
     """What one file imports; a file that does not parse can't be loaded and imports nothing."""
     try:
-        tree = ast.parse(source)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # they are shown where the file is imported
+            tree = ast.parse(source)
     except (SyntaxError, ValueError):
         return _Imports((), True)
     found, complete = list[_Import](), True

@@ -121,7 +121,8 @@ def smallest(red: Callable[[float], bool]) -> float:
 
 
 def _is_red(yardstick: Envelope, right: Tensor, at: tuple[int, ...], envelope: float, size: float) -> bool:
-    return yardstick.judge(corrupted(right, at, size * envelope)).ratio > 1
+    judgement = yardstick.judge(corrupted(right, at, size * envelope))
+    return judgement.worst is not None and judgement.ratio > 1  # what is not calibrated sees nothing
 
 
 def places(yardstick: Envelope | Exact, seed: int) -> dict[str, tuple[int, ...]]:

@@ -80,3 +80,9 @@ def test_a_module_that_appears_changes_the_digest(root: Path) -> None:
     before = probe_files(root, "checks.other:probe").digest()
     (root / "fast.py").write_text("")
     assert probe_files(root, "checks.other:probe").digest() != before
+
+
+def test_a_file_that_python_warns_of_is_read_in_silence(root: Path) -> None:
+    """Warnings are errors in these tests: an escape that there is not would be one."""
+    (root / "checks/other.py").write_text("import helper\nTEXT = '\\d'\n")
+    assert "helper.py" in names(root, "checks.other")

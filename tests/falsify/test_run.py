@@ -204,7 +204,8 @@ def second_probe(project: Project) -> Runner:
     probes = project.root / "toyprobes"
     shared = "ROOT = Path(__file__).parents[1]"
     project.edit_probes(shared, "from toyprobes.shared import ROOT")
-    (probes / "shared.py").write_text(f"from pathlib import Path\n{shared}\n")
+    (probes / "shared.py").write_text(f"from pathlib import Path\nimport toyhelper\n{shared}\n")
+    (project.root / "toyhelper.py").write_text("from pathlib import Path\n")
     (probes / "second.py").write_text((probes / "reading.py").read_text())
     text = project.contract_path.read_text()
     text = text.replace("FALSIFY-T-001", "FALSIFY-T-002").replace("toyprobes.reading", "toyprobes.second")
@@ -223,9 +224,10 @@ def reused(project: Project, runner: Runner) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("file", "expected"),
     [
-        ("reading.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 3}),
-        ("second.py", {"FALSIFY-T-001": 3, "FALSIFY-T-002": 0}),
-        ("shared.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}),
+        ("toyprobes/reading.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 3}),
+        ("toyprobes/second.py", {"FALSIFY-T-001": 3, "FALSIFY-T-002": 0}),
+        ("toyprobes/shared.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}),
+        ("toyhelper.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}),  # of neither's package, loaded by the first alone
     ],
 )
 def test_only_what_a_changed_file_concerns_is_observed_anew(
@@ -234,7 +236,7 @@ def test_only_what_a_changed_file_concerns_is_observed_anew(
     """One probe's defects are none of another's business, though both lie in one package and ran in one process."""
     runner = second_probe(project)
     assert reused(project, runner) == {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}
-    project.edit(f"toyprobes/{file}", "from pathlib import Path", "from pathlib import Path  # changed")
+    project.edit(file, "from pathlib import Path", "from pathlib import Path  # changed")
     assert reused(project, Runner(Options("cpu", None))) == expected
 
 

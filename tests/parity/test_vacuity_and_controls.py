@@ -237,6 +237,11 @@ def test_the_least_visible_corruption_is_red_and_a_smaller_one_is_not(operator: 
     )
 
 
+def test_where_nothing_is_calibrated_nothing_is_visible() -> None:
+    yardsticks = of_outputs(linear(), Calibration({}, {})).of
+    assert least_visible(yardsticks, seed=1).envelopes == math.inf
+
+
 @pytest.mark.parametrize(
     ("threshold", "expected"), [(1 / 1000, 1 / 64), (1.0, 1.0), (1.01, 2 ** (1 / 4)), (4.0, 4.0), (4.1, math.inf)]
 )
