@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: falsify test lint clean
+.PHONY: falsify test lint defect-map clean
 
 falsify: $(READY)
 	$(BIN)/pv validate contracts
@@ -17,6 +17,10 @@ lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# docs/defect-map.md anew, after a contract or a planted defect has changed.
+defect-map: $(READY)
+	$(BIN)/pv prove contracts --json | $(BIN)/python scripts/defect_map.py
 
 clean:
 	rm -rf $(VENV) .pv

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
 
 from aprender.falsify.probe import Observation, probe
 from aprender.parity.record import StageRecord
-from falsifiers.cuda_operator_cases import Case
 from falsifiers.cuda_operator_defects import DEFECTS
 from falsifiers.cuda_operator_system import (
+    LARGEST,
     OPERATORS,
     Direction,
     OperatorsUnderContract,
-    Outcome,
     operator_kinds,
 )
 from falsifiers.oracle_system import on_one_thread
@@ -29,7 +27,6 @@ RATIOS = {
     "SwiGLU": "swiglu_ratio",
     "LinearCrossEntropy": "loss_ratio",
 }
-LARGEST = 1e12  # stands for all that is larger: where nothing is allowed a ratio is infinite
 
 _OBSERVED = {
     "worst_ratio": "",
@@ -41,6 +38,8 @@ _OBSERVED = {
     "stages_compared": "stages",
     "tensors_compared": "tensors",
     "elements_compared": "elements",
+    "detection_limit": "envelopes",
+    "detection_limit_size": "",
 }
 
 
@@ -50,31 +49,31 @@ def forward(system: OperatorsUnderContract, *, dtype: str) -> Observation:
     """The output of every operator, fed the oracle's inputs, over what honest rounding may change; ratios up to 1 are.
 
     ``elements_differing`` counts the elements, in any bit, of outputs that admit no rounding of their own.
-    ``inconclusive`` are tensors that could not be compared, or that could not have failed.
+    ``inconclusive`` are tensors that could not be compared, or that could not have failed. ``detection_limit`` is the
+    smallest error of one element that makes a ratio exceed 1, in the tensor and at the place where it shows least.
     """
-    return _observation(system.compared(dtype, "forward"))
+    return _observation(system, dtype, "forward")
 
 
 @probe(system=OPERATORS, observes=_OBSERVED, defects=DEFECTS)
 @on_one_thread
 def backward(system: OperatorsUnderContract, *, dtype: str) -> Observation:
     """As ``forward``: every gradient of every operator, by inputs, weights and biases, of a random cotangent."""
-    return _observation(system.compared(dtype, "backward"))
+    return _observation(system, dtype, "backward")
 
 
 @probe(system=OPERATORS, observes=_OBSERVED, defects=DEFECTS)
 @on_one_thread
 def both(system: OperatorsUnderContract, *, dtype: str) -> Observation:
     """``forward`` and ``backward`` in one."""
-    directions: tuple[Direction, ...] = ("forward", "backward")
-    return _observation(pair for direction in directions for pair in system.compared(dtype, direction))
+    return _observation(system, dtype, "forward", "backward")
 
 
-def _observation(pairs: Iterable[tuple[Case, Outcome]]) -> Observation:
+def _observation(system: OperatorsUnderContract, dtype: str, *directions: Direction) -> Observation:
     ratios = dict.fromkeys(RATIOS.values(), 0.0)
     kinds, failed, records = set[str](), set[str](), list[StageRecord]()
     state = hashlib.sha256()
-    for case, outcome in pairs:
+    for case, outcome in (pair for direction in directions for pair in system.compared(dtype, direction)):
         state.update(outcome.digest.encode())
         records += outcome.records
         wrong = any(record.verdict == "ERROR" for record in outcome.records)
@@ -83,6 +82,7 @@ def _observation(pairs: Iterable[tuple[Case, Outcome]]) -> Observation:
         if found:
             name = RATIOS[case.kind]
             ratios[name] = max(ratios[name], min(max(found), LARGEST))
+    limit = max(system.detection_limit(dtype, direction) for direction in directions)
     exact = [record for record in records if record.statistic == "bitwise"]
     values: dict[str, float | int] = {
         "worst_ratio": max(ratios.values()),
@@ -94,5 +94,7 @@ def _observation(pairs: Iterable[tuple[Case, Outcome]]) -> Observation:
         "stages_compared": len({record.stage for record in records if record.elements}),
         "tensors_compared": sum(record.elements > 0 for record in records),
         "elements_compared": sum(record.elements for record in records),
+        "detection_limit": min(limit.envelopes, LARGEST),
+        "detection_limit_size": min(limit.size, LARGEST),
     }
     return Observation(values, state.hexdigest())

@@ -16,6 +16,7 @@ from torch import Tensor
 from aprender.errors import AprenderError
 from aprender.falsify.probe import Options, RequirementNotMet
 from aprender.parity.compare import Kept, compare_stage
+from aprender.parity.controls import Limit, least_visible
 from aprender.parity.record import StageRecord
 from aprender.transformer.cuda import ops
 from falsifiers.cuda_operator_cases import SEED, Case, cases
@@ -24,6 +25,7 @@ from falsifiers.digests import digest_of
 Direction = Literal["forward", "backward"]
 Key = tuple[str, str]  # dtype, stage
 
+LARGEST = 1e12  # stands for all that is larger: an observation is finite
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -77,6 +79,7 @@ class OperatorsUnderContract:
         self.clip_scale: Callable[..., Tensor] = ops.clip_scale
         self._kept: dict[Key, Kept] = {key: {} for key in self.cases}
         self._outcomes: dict[tuple[Key, Direction], Outcome] = {}
+        self._limits: dict[tuple[str, Direction], Limit] = {}
 
     def compared(self, dtype: str, direction: Direction) -> Iterator[tuple[Case, Outcome]]:
         """Each case of ``dtype`` and what its stage comes to. Raises AprenderError for a dtype that there is not."""
@@ -93,6 +96,18 @@ class OperatorsUnderContract:
             if clean or place not in self._outcomes:
                 self._outcomes[place] = self._outcome(key, stage, direction)
             yield case, self._outcomes[place]
+
+    def detection_limit(self, dtype: str, direction: Direction) -> Limit:
+        """The least visible corruption of one element of all that was ``compared``; measured once, of the oracle's."""
+        if (dtype, direction) not in self._limits:
+            yardsticks = {
+                f"{key[1]} {tensor}": yardstick
+                for key, kept in self._kept.items()
+                if key[0] == dtype and direction in kept
+                for tensor, yardstick in kept[direction].yardsticks.of.items()
+            }
+            self._limits[dtype, direction] = least_visible(yardsticks, SEED)
+        return self._limits[dtype, direction]
 
     def _outcome(self, key: Key, stage: Any, direction: Direction) -> Outcome:
         watched, forward = Watched(stage), direction == "forward"

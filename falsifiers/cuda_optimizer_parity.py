@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from aprender.falsify.probe import Observation, probe
+from aprender.parity.controls import corrupted, smallest
 from aprender.transformer.cuda import ops
-from falsifiers.cuda_operator_system import OPERATORS, OperatorsUnderContract
+from falsifiers.cuda_operator_system import LARGEST, OPERATORS, OperatorsUnderContract
 from falsifiers.cuda_optimizer_defects import DEFECTS
 from falsifiers.digests import digest_of
 from falsifiers.oracle_system import on_one_thread
@@ -21,6 +22,10 @@ from falsifiers.oracle_system import on_one_thread
 LR, BETA1, BETA2, EPS, DECAY, MAX_NORM, STEP = 3e-3, 0.87, 0.96, 1e-8, 0.13, 2.5, 7
 SHAPES = ((67, 45), (131,), (3, 5, 11))  # a matrix, a bias, and an odd one
 U = 2.0**-24  # half a unit in the last place of 1, in float32
+# Roundings counted along the formula, each at most one unit: m' has the clip scale, 1 - b1, two products and a sum; v'
+# the clip scale and the clipped gradient twice each, the square, 1 - b2, a product and a sum; w' those of m', half
+# those of v', and nine of its own.
+ROUNDINGS = {"w": 16, "m": 5, "v": 8}
 
 
 class State(NamedTuple):
@@ -44,6 +49,8 @@ class State(NamedTuple):
         "parameters": "tensors",
         "elements_compared": "elements",
         "least_step": "",
+        "detection_limit": "envelopes",
+        "detection_limit_size": "",
     },
     defects=DEFECTS,
 )
@@ -54,12 +61,13 @@ def step(system: OperatorsUnderContract) -> Observation:
     One rounding of w' is 2^-24 of the larger of w and the step; of m' and v' 2^-24 of the terms that are added up.
     Gradients range over nine decades, and some are zero. ``copy_differing`` elements of the bfloat16 copy are not w'
     rounded. ``least_step``: how far the step moves w, in roundings, in root mean square; below 100 nothing is shown.
+    ``detection_limit``: the smallest error of one element that exceeds ``ROUNDINGS``, where it shows least, in these.
     """
     before = _states(system.device)
     norm = system.global_norm([state.g for state in before])
     clip = system.clip_scale(norm, MAX_NORM)
     errors: dict[str, list[float]] = {"w": [], "m": [], "v": []}
-    outputs, copies, moved = [norm, clip], 0, []
+    outputs, copies, moved, limits = [norm, clip], 0, [], []
     exact_norm = torch.stack([state.g.double().square().sum() for state in before]).sum().sqrt()
     factor = min(1.0, MAX_NORM / float(exact_norm))
     for state in before:
@@ -71,8 +79,8 @@ def step(system: OperatorsUnderContract) -> Observation:
         outputs += [w, m, v, copy]
         exact, units = _exact(state, factor)
         for name, found in (("w", w), ("m", m), ("v", v)):
-            ratio = (found.double() - exact[name]).abs() / units[name]
-            errors[name].append(float(ratio.max()))
+            errors[name].append(_error(found, exact[name], units[name]))
+            limits.append(_detection_limit(exact[name], units[name], ROUNDINGS[name]))
         moved.append(float(((exact["w"] - state.w.double()) / (U * state.w.abs())).square().mean().sqrt()))
     values = {
         **{f"{name}_error": max(found) for name, found in errors.items()},
@@ -82,8 +90,27 @@ def step(system: OperatorsUnderContract) -> Observation:
         "parameters": len(before),
         "elements_compared": sum(3 * state.w.numel() for state in before),
         "least_step": min(moved),
+        "detection_limit": min(max(limits)[0], LARGEST),
+        "detection_limit_size": min(max(limits)[1], LARGEST),
     }
     return Observation(values, digest_of(outputs))
+
+
+def _error(found: Tensor, exact: Tensor, unit: Tensor) -> float:
+    return float(((found.double() - exact).abs() / unit).max())
+
+
+def _detection_limit(exact: Tensor, unit: Tensor, roundings: int) -> tuple[float, float]:
+    """Of the right result with its first or last element corrupted: in ``roundings`` of it, and itself."""
+    right, found = exact.float(), []
+    for at in ((0,) * exact.dim(), tuple(size - 1 for size in exact.shape)):
+        envelope = roundings * float(unit[at])
+
+        def red(size: float, at: tuple[int, ...] = at, envelope: float = envelope) -> bool:
+            return _error(corrupted(right, at, size * envelope), exact, unit) > roundings
+
+        found.append((limit := smallest(red), limit * envelope))
+    return max(found)
 
 
 def _states(device: torch.device) -> list[State]:

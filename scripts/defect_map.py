@@ -1,65 +1,137 @@
-"""Measure every planted defect of cuda-operator-parity-v1 and write what each reaches into docs/defect-map.md.
+"""Write docs/defect-map.md: which defect is planted as which class, which falsifier catches it, and by how much.
 
-python -m scripts.defect_map [--device cpu]
+pv prove contracts --json | python scripts/defect_map.py        (make defect-map does both)
 """
 
 from __future__ import annotations
 
-import argparse
-from importlib import import_module
+import json
+import sys
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from aprender.contracts.load import load
-from aprender.falsify.probe import Observation, Options, Probe
-from falsifiers.cuda_operator_system import OPERATORS
+import yaml
+
+from aprender.contracts.expression import parse
 
 ROOT = Path(__file__).parents[1]
-CONTRACT = ROOT / "contracts/cuda-operator-parity-v1.yaml"
+IDS = ROOT / "docs/defect-ids.yaml"
 TARGET = ROOT / "docs/defect-map.md"
 HEAD = """# Defect map
 
-What each planted defect of `contracts/cuda-operator-parity-v1.yaml` reaches, on {device}; made by
-`python -m scripts.defect_map`. A ratio above 1, or another number above what the contract allows, is RED; `clean` is
-what the right operators reach. Ratios are observed/allowed ([parity](parity.md)).
+Every way to be wrong of [`defect-ids.yaml`](defect-ids.yaml): the defect classes that are planted for it, the
+falsifiers that declare them, and what each measured while it was planted, beside what its contract allows. Made by
+`make defect-map` from a run on {device}; no number is typed in.
 
-| falsifier | defect class | what it is | reached |
-|---|---|---|---|
+{counts}
+
+F: forward and weight loading. T: backward, optimizer, data and loss. G: what no single probe of fixed weights shows.
+H: defects on record of one stack. Falsifiers are named without `FALSIFY-`; of several expectations that were violated
+the one that the class declares is shown.
+
+| id | defect | planted class | falsifier | measured | allowed |
+|---|---|---|---|---|---|
 """
-SHOWN = ("elements_differing", "inconclusive", "w_error", "m_error", "v_error", "copy_differing", "norm_error")
+OPEN = "\n## Without a planted class\n\n| id | defect | why |\n|---|---|---|\n"
+MORE = "\n## Planted beyond the list\n\n| planted class | falsifier | measured | allowed |\n|---|---|---|---|\n"
+REASONS = {"not_yet": "not yet", "not_ours": "not ours"}
+LIKE = {"<": "&lt;", ">": "&gt;", "|": "\\|", "*": "\\*", "_": "\\_"}
+
+
+class Catch(NamedTuple):
+    """One cell of the matrix: a falsifier's number against what it allows, or what else became of the class."""
+
+    falsifier: str
+    measured: str
+    allowed: str
+    caught: bool
+
+    def columns(self) -> str:
+        """The last three columns."""
+        return f"{self.falsifier} | {self.measured} | {self.allowed}"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
-    device = parser.parse_args().device
-    (contract,) = load([CONTRACT]).contracts
-    system = OPERATORS.open(Options(device, None))
-    rows = []
-    for falsifier in contract.falsifiers:
-        module, _, name = str(falsifier.probe).partition(":")
-        probe: Probe = getattr(import_module(module), name)
-        number = falsifier.id[-3:]
-        clean = probe.function(system, **falsifier.arguments)
-        rows.append(f"| {number} | clean | | {_reached(clean, clean)} |")
-        for defect in falsifier.defect_classes:
-            planted = probe.defects[defect.name]
-            with planted.plant(system):
-                observation = probe.function(system, **falsifier.arguments)
-            rows.append(f"| {number} | `{defect.name}` | {planted.story} | {_reached(observation, clean)} |")
-    host = str(system.facts()["device"])
-    TARGET.write_text(HEAD.format(device=host) + "\n".join(rows).replace("**2", "²") + "\n", encoding="utf-8")
+    """Read the record from standard input, write the map. Exits with a message where the record is of nothing."""
+    record = json.loads(sys.stdin.read() or "{}")
+    if not record.get("matrix"):
+        sys.exit(
+            "defect_map: no matrix on standard input; run: pv prove contracts --json | python scripts/defect_map.py"
+        )
+    TARGET.write_text(defect_map(yaml.safe_load(IDS.read_text("utf-8")), record), encoding="utf-8")
 
 
-def _reached(observation: Observation, clean: Observation) -> str:
-    """The ratios and counts that differ from the clean run's; of the clean run all ratios."""
-    same = observation is clean
-    names = [name for name in observation.values if name.endswith("_ratio") and name != "worst_ratio"]
-    values = {
-        name: observation.values[name]
-        for name in (*names, *SHOWN)
-        if name in observation.values and (same or observation.values[name] > max(clean.values[name], 1e-9))
-    }
-    return ", ".join(f"{name.removesuffix('_ratio').replace('_', ' ')} {value:.3g}" for name, value in values.items())
+def defect_map(ids: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any]) -> str:
+    """The page, from the ids and from what ``pv prove --json`` printed."""
+    caught = catches(record)
+    mapped = {name for entry in ids.values() for name in entry.get("classes", ())}
+    rows = [row for name, entry in ids.items() for row in _rows(name, entry, caught)]
+    without = [f"| {name} | {_text(entry['what'])} | {_why(entry)} |" for name, entry in ids.items() if _why(entry)]
+    more = [f"| `{name}` | {c.columns()} |" for name, found in caught.items() if name not in mapped for c in found]
+    head = HEAD.format(device=_device(record), counts=_counts(ids, record, caught))
+    return "".join((head, _lines(rows), OPEN, _lines(without), MORE, _lines(more)))
+
+
+def _device(record: Mapping[str, Any]) -> str:
+    """cpu, or cuda with the names of the GPUs that the systems said they had."""
+    device = str(record["device"])
+    names = {str(run["system"]["device"]) for run in record["falsifiers"] if "device" in run["system"]}
+    named = sorted(name for name in names if not name.startswith(device))
+    return f"{device} ({', '.join(named)})" if named else device
+
+
+def catches(record: Mapping[str, Any]) -> dict[str, list[Catch]]:
+    """By defect class, every falsifier that declares it."""
+    found: dict[str, list[Catch]] = {}
+    for matrix in record["matrix"]:
+        for name, row in matrix["defects"].items():
+            found.setdefault(name, []).extend(_catch(falsifier, cell) for falsifier, cell in row.items())
+    return found
+
+
+def _catch(falsifier: str, cell: Mapping[str, Any]) -> Catch:
+    short = falsifier.removeprefix("FALSIFY-")
+    if cell["outcome"] != "caught":
+        return Catch(short, f"**{cell['outcome'].replace('_', ' ')}**", _text(cell["detail"]), caught=False)
+    violated = cell["violated"][0]
+    comparison = parse(violated["text"])
+    left, _ = comparison.side_texts()
+    allowed = f"`{comparison.symbol} {violated['right']:.3g}`"
+    return Catch(short, f"`{left} = {violated['left']:.3g}`", allowed, caught=True)
+
+
+def _rows(name: str, entry: Mapping[str, Any], caught: Mapping[str, list[Catch]]) -> Iterator[str]:
+    """A line per class and falsifier; id and defect stand in the first."""
+    note = f" ({_text(entry['note'])})" if "note" in entry else ""
+    head = f"{name} | {_text(entry['what'])}{note}"
+    for planted in entry.get("classes", ()):
+        nobody = [Catch("none", "**not planted**", "no falsifier of this record declares it", caught=False)]
+        for catch in caught.get(planted, nobody):
+            yield f"| {head} | `{planted}` | {catch.columns()} |"
+            head = f"{name} |"
+
+
+def _why(entry: Mapping[str, Any]) -> str:
+    return "".join(f"{word}: {_text(entry[key])}" for key, word in REASONS.items() if key in entry)
+
+
+def _counts(ids: Mapping[str, Mapping[str, Any]], record: Mapping[str, Any], caught: Mapping[str, list[Catch]]) -> str:
+    good = {name for name, found in caught.items() if all(catch.caught for catch in found)}
+    held = [entry for entry in ids.values() if entry.get("classes") and good.issuperset(entry["classes"])]
+    others = "; ".join(f"{sum(key in entry for entry in ids.values())} are {word}" for key, word in REASONS.items())
+    return (
+        f"{len(held)} of {len(ids)} ids have planted classes, caught by every falsifier that declares them; {others}.\n"
+        f"{record['caught']} of {record['declared']} pairs of class and falsifier caught, {len(caught)} classes in all."
+    )
+
+
+def _text(text: str) -> str:
+    return "".join(LIKE.get(character, character) for character in text)
+
+
+def _lines(rows: list[str]) -> str:
+    return "".join(f"{row}\n" for row in rows)
 
 
 if __name__ == "__main__":

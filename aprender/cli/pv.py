@@ -14,6 +14,7 @@ from aprender.cli.program import Program
 COMMANDS = {
     "validate": "check contracts and print every finding with its line and column",
     "run": "run falsifiers, prove that each can go RED, record the evidence",
+    "prove": "run falsifiers and show, by defect, what was planted, who caught it, and by how much",
     "status": "print the present verdict of every falsifier, from evidence alone",
     "gate": "exit 0 only if every ship-blocking falsifier has fresh GREEN evidence",
     "init": "make a repository's first contract, its falsifier and its CI file",

@@ -5,10 +5,12 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from aprender.cli import progress
 from aprender.cli.console import complain, say
 from aprender.cli.selected import add_paths, contracts_at, errors_of, only, print_errors
+from aprender.contracts.findings import Finding
 from aprender.errors import AprenderError
 from aprender.falsify.evidence import Tampered
 from aprender.falsify.probe import Options
@@ -27,34 +29,59 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
+class Ran(NamedTuple):
+    """What was selected, run and recorded; ``unrecorded`` says why evidence of a run could not be written."""
+
+    runs: list[FalsifierRun]
+    unrecorded: list[str]
+    errors: list[Finding]
+    device: str
+
+    def exit_code(self, *, skipped_may_pass: bool) -> int:
+        """As of the verdicts; where they hold, a contract left out or a run unrecorded is not proven."""
+        status = exit_code([run.verdict for run in self.runs], skipped_may_pass=skipped_may_pass)
+        return EXIT_NOT_PROVEN if status == EXIT_HOLDS and (self.errors or self.unrecorded) else status
+
+
 def run(arguments: argparse.Namespace) -> int:
     """Run, print, and return the exit code."""
+    ran = run_selected(arguments)
+    status = ran.exit_code(skipped_may_pass=True)
+    if arguments.json:
+        say(json_report.runs_json(ran.runs, ran.errors, ran.unrecorded, status))
+    else:
+        say(text.runs_text(ran.runs))
+    print_problems(ran)
+    return status
+
+
+def run_selected(arguments: argparse.Namespace) -> Ran:
+    """Run and record the falsifiers that the command line names. Raises AprenderError, NothingToDo."""
     loaded = contracts_at(arguments.paths)
     selected = only(loaded, arguments.only)
-    runs: list[FalsifierRun] = []
-    unrecorded: list[str] = []
     options = Options(resolve_device(arguments.device), arguments.model)
+    ran = Ran([], [], errors_of(loaded), options.device)
     steps = sum(1 + len(falsifier.defect_classes) for _, falsifier in selected)
     with progress.shown(steps, quiet=arguments.json) as on_step:
         runner = Runner(options, on_step)
         for contract, falsifier in selected:
-            runs.append(runner.run(contract, falsifier))
+            found = runner.run(contract, falsifier)
             try:
-                runner.record(runs[-1])
+                runner.record(found)
             except Tampered as error:
-                unrecorded.append(str(error))
-                runs[-1] = replace(runs[-1], verdict=Verdict.TAMPERED, reason=str(error))
+                ran.unrecorded.append(str(error))
+                found = replace(found, verdict=Verdict.TAMPERED, reason=str(error))
             except AprenderError as error:
-                unrecorded.append(str(error))
-    errors = errors_of(loaded)
-    status = exit_code([run.verdict for run in runs], skipped_may_pass=True)
-    if status == EXIT_HOLDS and (errors or unrecorded):
-        status = EXIT_NOT_PROVEN
-    say(json_report.runs_json(runs, errors, unrecorded, status) if arguments.json else text.runs_text(runs))
-    print_errors(errors)
-    for problem in unrecorded:
+                ran.unrecorded.append(str(error))
+            ran.runs.append(found)
+    return ran
+
+
+def print_problems(ran: Ran) -> None:
+    """Name the contracts that were left out, and the evidence that was not written."""
+    print_errors(ran.errors)
+    for problem in ran.unrecorded:
         complain(f"error: {problem}")
-    return status
 
 
 def _existing(name: str) -> Path:

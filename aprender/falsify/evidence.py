@@ -152,12 +152,18 @@ def _well_formed(record: dict[str, Any]) -> bool:
     )
 
 
+def _number(digits: str) -> int | float:
+    """Canonical JSON writes floats up to 1e21 without a point: from 2**53 on no integer was meant."""
+    number = int(digits)
+    return number if abs(number) < 2**53 else float(digits)
+
+
 def _verify(path: Path, raw: bytes) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     previous: str | None = None
     for number, line in enumerate(raw.splitlines(), start=1):
         try:
-            record = json.loads(line)
+            record = json.loads(line, parse_int=_number)
             body = {key: value for key, value in record.items() if key != "sha256"}
             intact = canonical(record) == line and digest(body) == record["sha256"] and _well_formed(record)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError, AprenderError):

@@ -17,11 +17,11 @@ from aprender.falsify.digest import (
     files_digest,
     glob_files,
     judge_digest,
-    package_files,
 )
 from aprender.falsify.evidence import Ledger, Tampered, ledgers_of
 from aprender.falsify.judge import judge
 from aprender.falsify.record import Outcome
+from aprender.falsify.sources import probe_files
 from aprender.falsify.verdict import Verdict, worst
 
 
@@ -132,7 +132,7 @@ def _stale(contract: Contract, falsifier: Falsifier, record: dict[str, Any], now
     root = project_root(contract.path)
     current = {
         "contract": digest(contract.data),
-        "probe": files_digest(*package_files(root, (falsifier.probe or "").partition(":")[0].partition(".")[0])),
+        "probe": probe_files(root, falsifier.probe or "").digest(),
         "judge": judge_digest(),
         "code": files_digest(root, glob_files(root, contract.code_under_contract)),
     }

@@ -18,7 +18,7 @@ from aprender.falsify.cache import ObservationCache
 from aprender.falsify.digest import canonical, file_digest
 from aprender.falsify.host import cuda_device_name, host_facts
 from aprender.falsify.probe import Observation, Options, PlantedDefect, Probe, RequirementNotMet, System, SystemFactory
-from aprender.falsify.sources import Sources
+from aprender.falsify.sources import ProbeFiles, Sources
 
 # What user code may raise: sys.exit() in a probe must not end the run as if all were well.
 USER_ERRORS = (Exception, SystemExit)
@@ -61,11 +61,15 @@ class Observer:
         self._systems: dict[int, tuple[SystemFactory, System]] = {}
         self._inputs: dict[int, dict[str, str]] = {}
         self._sources: dict[Path, Sources] = {}
+        self._loaded_before = frozenset(sys.modules)
+        self._probes: dict[Path, dict[str, ProbeFiles]] = {}
 
     def sources(self, contract: Contract) -> Sources:
         """The project's sources as they were when this run first met the contract."""
         if contract.path not in self._sources:
-            self._sources[contract.path] = Sources(project_root(contract.path), contract.code_under_contract)
+            root = project_root(contract.path)
+            probes = self._probes.setdefault(root, {})
+            self._sources[contract.path] = Sources(root, contract.code_under_contract, self._loaded_before, probes)
         return self._sources[contract.path]
 
     def observe(
@@ -129,7 +133,7 @@ class Observer:
             "values": dict(observation.values),
             "units": dict(probe.observes),
             "output_digest": observation.output_digest,
-            "inputs": {**inputs, **sources.loaded()},
+            "inputs": {**inputs, **sources.loaded(falsifier.probe or "")},
             "facts": dict(system.facts()),
             "observed_at": datetime.now(UTC).isoformat(timespec="milliseconds"),
         }

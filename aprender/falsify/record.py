@@ -20,20 +20,35 @@ class Outcome(StrEnum):
     SURVIVED = "survived"
     INERT = "inert"
     NOT_PLANTED = "not_planted"
+    CRASHED = "crashed"
+
+    @property
+    def words(self) -> str:
+        """As people read it."""
+        return self.replace("_", " ")
 
 
 @dataclass(frozen=True, slots=True)
 class Witness:
-    """Whether a planted defect turned the probe RED for the declared reason, and which expectations it broke."""
+    """Whether a planted defect turned the probe RED for the declared reason.
+
+    ``violated`` are the expectations that it broke, each with what was measured and what is allowed; those that the
+    class declares come first.
+    """
 
     defect: str
     outcome: Outcome
     detail: str
-    broke: tuple[str, ...] = ()
+    violated: tuple[Judged, ...] = ()
 
-    def to_json(self) -> dict[str, str]:
+    def to_json(self) -> dict[str, Any]:
         """All fields as plain data."""
-        return {"defect": self.defect, "outcome": str(self.outcome), "detail": self.detail}
+        return {
+            "defect": self.defect,
+            "outcome": str(self.outcome),
+            "detail": self.detail,
+            "violated": [judged.to_json() for judged in self.violated],
+        }
 
 
 @dataclass(frozen=True)

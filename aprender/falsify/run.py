@@ -134,7 +134,7 @@ class Runner:
         except NotUndone:
             raise
         except AprenderError as error:
-            return Witness(defect.name, Outcome.SURVIVED, f"a crash is not RED: {error}"), False
+            return Witness(defect.name, Outcome.CRASHED, f"a crash is not RED: {error}"), False
         return witness(falsifier, defect, clean, planted), planted.reused
 
     def _record(

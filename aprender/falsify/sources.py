@@ -8,9 +8,11 @@ import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from aprender.errors import AprenderError
 from aprender.falsify.digest import file_digest, files_digest, glob_files, package_files
+from aprender.falsify.imports import closure
 
 _TOOL = Path(__file__).parents[1]
 # The tool itself is covered by the judge's digest.
@@ -21,23 +23,57 @@ class WrongSources(AprenderError):
     """What was imported is not what would be digested."""
 
 
-class Sources:
-    """Digests of a project's code, taken once, before anything of it is imported."""
+class ProbeFiles(NamedTuple):
+    """The sources that a probe may load; ``complete`` is false where it may load others as well."""
 
-    def __init__(self, root: Path, code_under_contract: Iterable[str]) -> None:
+    folder: Path
+    files: tuple[Path, ...]
+    complete: bool
+
+    def digest(self) -> str:
+        """One digest of all of them, by their names relative to ``folder``."""
+        return files_digest(self.folder, self.files)
+
+
+def probe_files(root: Path, target: str) -> ProbeFiles:
+    """The module of the probe ``target`` and what that imports, directly or not, from the project.
+
+    So what belongs to another probe alone does not concern it. It is the whole package where imports can't be read
+    off, or where the package is not the project's. Raises AprenderError where there is none.
+    """
+    module = target.partition(":")[0]
+    folder, package = package_files(root, module.partition(".")[0])
+    if folder != root:
+        return ProbeFiles(folder, tuple(package), complete=False)
+    found = closure(root, module)
+    files = {*found.files, *(() if found.complete else package)}
+    return ProbeFiles(root, tuple(sorted(file for file in files if not _is_tool(file))), found.complete)
+
+
+class Sources:
+    """Digests of a project's code, taken once, before anything of it is imported.
+
+    ``before`` are the modules that were loaded when the run began, ``probes`` the files of all probes that it has met,
+    which every contract's ``Sources`` share.
+    """
+
+    def __init__(
+        self, root: Path, code_under_contract: Iterable[str], before: frozenset[str], probes: dict[str, ProbeFiles]
+    ) -> None:
         self.root = root
         self._globs = tuple(code_under_contract)
-        self._before = frozenset(sys.modules)
-        self._probes: dict[str, str] = {}
+        self._before = before
+        self._probes = probes
+        self._digests: dict[str, str] = {}
         self.code_files = glob_files(root, self._globs)
         self.code = files_digest(root, self.code_files)
 
     def probe(self, target: str) -> str:
-        """A digest of the sources of the package that holds the probe. Raises AprenderError where there is none."""
-        top = target.partition(":")[0].partition(".")[0]
-        if top not in self._probes:
-            self._probes[top] = files_digest(*package_files(self.root, top))
-        return self._probes[top]
+        """A digest of the probe's files as they were at first. Raises AprenderError where there are none."""
+        if target not in self._digests:
+            self._probes[target] = probe_files(self.root, target)
+            self._digests[target] = self._probes[target].digest()
+        return self._digests[target]
 
     def forget_bytecode(self, target: str) -> None:
         """Delete compiled files of what is about to be imported.
@@ -45,17 +81,18 @@ class Sources:
         Python believes them by time stamp and size: an edit within one second, or a copy that keeps times, would run
         the old code under the new code's digest.
         """
-        _, probe_files = package_files(self.root, target.partition(":")[0].partition(".")[0])
-        for file in {*self.code_files, *probe_files, *self.root.glob("*.py")}:
+        _, package = package_files(self.root, target.partition(":")[0].partition(".")[0])
+        for file in {*self.code_files, *package, *self._probes[target].files, *self.root.glob("*.py")}:
             with suppress(OSError, NotImplementedError):  # a read-only checkout has not been edited either
                 Path(importlib.util.cache_from_source(file)).unlink(missing_ok=True)
 
     def check_unchanged(self, target: str) -> None:
         """Raise WrongSources where files changed during the run, or where other files than the digested ones ran."""
         top = target.partition(":")[0].partition(".")[0]
-        if self.code != files_digest(self.root, glob_files(self.root, self._globs)) or self.probe(
-            target
-        ) != files_digest(*package_files(self.root, top)):
+        if (
+            self.code != files_digest(self.root, glob_files(self.root, self._globs))
+            or self.probe(target) != self._probes[target].digest()
+        ):
             raise WrongSources("files of the project changed during the run: evidence would be for neither; run again")
         tops = {top, *(file.relative_to(self.root).parts[0].removesuffix(".py") for file in self.code_files)}
         own = {name for name in tops if (self.root / name).is_dir() or (self.root / f"{name}.py").is_file()}
@@ -67,9 +104,15 @@ class Sources:
         if named and not named & {file for _, file in self._modules_inside(sys.modules)}:
             raise WrongSources("no file of code_under_contract was imported by the probe; name the code that runs")
 
-    def loaded(self) -> dict[str, str]:
-        """The project's modules that this run imported, with their digests: whatever the probe used."""
-        files = {file for _, file in self._modules_inside(set(sys.modules) - self._before)}
+    def loaded(self, target: str) -> dict[str, str]:
+        """The project's modules that are loaded and that the probe may have used, with their digests.
+
+        A module that this run loaded and that no probe's imports explain counts for every probe.
+        """
+        own = self._probes[target]
+        foreign = {file for probe in self._probes.values() for file in probe.files} if own.complete else set[Path]()
+        new = {file for _, file in self._modules_inside(set(sys.modules) - self._before)} - foreign
+        files = {file for _, file in self._modules_inside(sys.modules)}.intersection(own.files) | new
         relative = {file.relative_to(self.root): file for file in files if file.suffix == ".py" and not _is_tool(file)}
         return {path.as_posix(): file_digest(relative[path]) for path in sorted(relative)}
 

@@ -7,9 +7,10 @@ rounded once: GREEN. Bisecting the corruption gives the detection limit.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from aprender.parity.stages import Tensors
 
 CORRUPTION = 2.0  # in envelopes of one element: what the coarsest statistic, the max net, allows
 
-# Detection limits are looked for between these powers of two of the tensor's root mean square, to a factor of 2.
+# Where detection limits are looked for: in powers of two of an element's envelope, four steps (of 19%) to each; and
+_SMALLEST, _LARGEST, _PER_OCTAVE = -6, 2, 4
+# by place, in powers of two of the tensor's root mean square.
 _LOWEST, _HIGHEST = -40, 40
 
 
@@ -75,6 +78,51 @@ def detection_limit(yardstick: Envelope | Exact, seed: int) -> dict[str, float]:
             low, high = (low, middle) if red(place, middle) else (middle, high)
         found[name] = 2.0**high if high < _HIGHEST else math.inf
     return found
+
+
+class Limit(NamedTuple):
+    """The smallest error of one element that is RED, where it shows least: in envelopes of an element, and itself.
+
+    0 envelopes where nothing was tried; infinite where not even the largest that was tried is RED.
+    """
+
+    envelopes: float
+    size: float
+    where: str
+
+
+def least_visible(yardsticks: Mapping[str, Envelope | Exact], seed: int) -> Limit:
+    """The largest ``Limit`` of several tensors, by name, over the ``places`` of each; to a quarter of an octave.
+
+    Whatever is no worse than what was found before costs one comparison. Exact tensors have no limit: any bit is RED.
+    """
+    worst = Limit(0.0, 0.0, "")
+    for name, yardstick in yardsticks.items():
+        if isinstance(yardstick, Exact):
+            continue
+        right, envelope = yardstick.rounded(), yardstick.element_allowance()
+        for place, at in places(yardstick, seed).items():
+            red = partial(_is_red, yardstick, right, at, envelope)
+            if not red(worst.envelopes):
+                found = smallest(red)
+                worst = Limit(found, found * envelope, f"{name}, {place}")
+    return worst
+
+
+def smallest(red: Callable[[float], bool]) -> float:
+    """The smallest size, from 1/64 to 4 in quarters of an octave, that is ``red``; infinite where not even 4 is."""
+    low, high = _SMALLEST * _PER_OCTAVE - 1, _LARGEST * _PER_OCTAVE
+    if not red(2.0**_LARGEST):
+        return math.inf
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if red(2.0 ** (middle / _PER_OCTAVE)) else (middle, high)
+    return float(2.0 ** (high / _PER_OCTAVE))
+
+
+def _is_red(yardstick: Envelope, right: Tensor, at: tuple[int, ...], envelope: float, size: float) -> bool:
+    judgement = yardstick.judge(corrupted(right, at, size * envelope))
+    return judgement.worst is not None and judgement.ratio > 1  # what is not calibrated sees nothing
 
 
 def places(yardstick: Envelope | Exact, seed: int) -> dict[str, tuple[int, ...]]:

@@ -11,7 +11,7 @@ from aprender.falsify.verdict import Verdict
 from aprender.reports.colour import coloured
 from aprender.reports.table import aligned
 
-_COLOURS = {
+COLOURS = {
     Verdict.GREEN: "green", Verdict.RED: "red", Verdict.TAMPERED: "red", Verdict.ERROR: "magenta",
     Verdict.UNPROVEN: "yellow", Verdict.STALE: "yellow", Verdict.SKIPPED: "cyan",
 }  # fmt: skip
@@ -23,6 +23,7 @@ def runs_text(runs: Sequence[FalsifierRun]) -> str:
     rows: list[tuple[str, ...]] = [header]
     for run in runs:
         measured = [_measured(run, judged) for judged in run.expectations] or ["-"]
+        measured += filter(None, (limit_text(run),))
         rows.append((run.falsifier.id, run.verdict, measured[0], _defects(run), _time(run)))
         rows += [("", "", line, "", "") for line in measured[1:]]
     details = [details_text(run) for run in runs if run.verdict is not Verdict.GREEN]
@@ -31,7 +32,7 @@ def runs_text(runs: Sequence[FalsifierRun]) -> str:
 
 def details_text(run: FalsifierRun) -> str:
     """Why a falsifier is not GREEN; for RED also prediction, observation, where to look, and its place."""
-    verdict = coloured(run.verdict, _COLOURS[run.verdict], bold=True)
+    verdict = coloured(run.verdict, COLOURS[run.verdict], bold=True)
     lines = [f"{run.falsifier.id} is {verdict}: {run.reason}"]
     if run.verdict is Verdict.RED:
         at = run.falsifier.position
@@ -63,7 +64,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> str:
     lines = []
     for row, cells in zip(rows, aligned(rows), strict=True):
         if isinstance(row[1], Verdict):
-            cells[1] = coloured(cells[1], _COLOURS[row[1]], bold=True)
+            cells[1] = coloured(cells[1], COLOURS[row[1]], bold=True)
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)
 
@@ -75,12 +76,12 @@ def _measured(run: FalsifierRun, judged: Judged) -> str:
     left, right = comparison.side_texts()
     unit = run.units.get(left, "")
     mark = "" if judged.holds else "  FAILS"
-    return (
-        f"{left} = {judged.left:.6g}{' ' if unit else ''}{unit} {comparison.symbol} {_bound(right, judged.right)}{mark}"
-    )
+    bound = bound_text(right, judged.right)
+    return f"{left} = {judged.left:.6g}{' ' if unit else ''}{unit} {comparison.symbol} {bound}{mark}"
 
 
-def _bound(text: str, value: float) -> str:
+def bound_text(text: str, value: float) -> str:
+    """A bound's value, and how the contract writes it where that is not the same."""
     number = f"{value:.6g}"
     try:
         return number if float(text) == value else f"{number} ({text})"
@@ -92,8 +93,17 @@ def _defects(run: FalsifierRun) -> str:
     if not run.witnesses:
         return "-"
     parts = [f"{run.count(Outcome.CAUGHT)}/{len(run.falsifier.defect_classes)} caught"]
-    shown = [o for o in (Outcome.SURVIVED, Outcome.INERT, Outcome.NOT_PLANTED) if run.count(o) or o is Outcome.INERT]
-    return ", ".join(parts + [f"{run.count(outcome)} {outcome.replace('_', ' ')}" for outcome in shown])
+    shown = [o for o in Outcome if o is not Outcome.CAUGHT and (run.count(o) or o is Outcome.INERT)]
+    return ", ".join(parts + [f"{run.count(outcome)} {outcome.words}" for outcome in shown])
+
+
+def limit_text(run: FalsifierRun) -> str | None:
+    """The smallest corruption that would be RED, where the probe observes it (docs/falsifiers.md)."""
+    if (limit := run.values.get("detection_limit")) is None:
+        return None
+    size = run.values.get("detection_limit_size")
+    unit = f" {run.units['detection_limit']}".rstrip()
+    return f"detection limit: one element off by {limit:.3g}{unit}" + ("" if size is None else f" ({size:.3g})")
 
 
 def _time(run: FalsifierRun) -> str:
@@ -105,19 +115,26 @@ def _closing(runs: Sequence[FalsifierRun]) -> str:
     counts = ", ".join(f"{sum(r.verdict is v for r in runs)} {v}" for v in Verdict if any(r.verdict is v for r in runs))
     planted = sum(len(run.witnesses) for run in runs)
     caught = sum(run.count(Outcome.CAUGHT) for run in runs)
+    return (
+        f"{plural(len(runs), 'falsifier')}: {counts}; {caught} of {planted} planted defects caught; {work_text(runs)}"
+    )
+
+
+def work_text(runs: Sequence[FalsifierRun]) -> str:
+    """How much was observed, and how much of it anew."""
     observed, reused = sum(run.observed for run in runs), sum(run.reused for run in runs)
-    work = f"{observed} observations, {reused} reused from earlier runs"
     if observed and observed == reused:
-        work = f"nothing changed: all {observed} observations reused, nothing was run again"
-    return f"{_plural(len(runs), 'falsifier')}: {counts}; {caught} of {planted} planted defects caught; {work}"
+        return f"nothing changed: all {observed} observations reused, nothing was run again"
+    return f"{observed} observations, {reused} reused from earlier runs"
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}{'' if count == 1 else 's'}"
+def plural(count: int, word: str, ending: str = "s") -> str:
+    """A number and its noun."""
+    return f"{count} {word}{'' if count == 1 else ending}"
 
 
 def claims_text(found: Iterable[Standing]) -> str | None:

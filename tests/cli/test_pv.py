@@ -130,8 +130,11 @@ def test_run_json_is_one_object_and_quiet(project: Project) -> None:
         "expectations": [{"text": "abs(reading - room) < 0.1", "holds": True, "left": 0.0, "right": 0.1}],
         "guards": [{"text": "samples >= 2", "holds": True, "left": 2.0, "right": 2.0}],
         "witnesses": [
-            {"defect": "offset_forgotten", "outcome": "caught", "detail": "abs(reading - room) < 0.1, observed 0.5 against 0.1"},
-            {"defect": "fahrenheit", "outcome": "caught", "detail": "abs(reading - room) < 0.1, observed 49.2 against 0.1"},
+            {
+                "defect": defect, "outcome": "caught", "detail": f"abs(reading - room) < 0.1, observed {left} against 0.1",
+                "violated": [{"text": "abs(reading - room) < 0.1", "holds": False, "left": left, "right": 0.1}],
+            }
+            for defect, left in (("offset_forgotten", 0.5), ("fahrenheit", 49.2))
         ],
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from aprender.falsify.probe import Observation, Options, Probe
 from aprender.falsify.verdict import Verdict
 from falsifiers.cuda_operator_planting import WrongForward
 from falsifiers.cuda_operator_system import OPERATORS, OperatorsUnderContract, operator_kinds
+from falsifiers.cuda_optimizer_parity import ROUNDINGS
 
 ROOT = Path(__file__).parents[2]
 (CONTRACT,) = load([ROOT / "contracts/cuda-operator-parity-v1.yaml"]).contracts
@@ -109,6 +110,31 @@ def test_a_planted_defect_is_red_for_the_declared_reason(number: str, name: str,
     assert judgement.verdict is Verdict.RED, judgement.reason
     assert set(DECLARED[number, name].violates) <= {e.text for e in judgement.expectations if not e.holds}
     assert observation.output_digest != clean.seen[number].output_digest or "lost" in name
+
+
+def test_the_detection_limit_is_that_of_one_element(clean: Clean) -> None:
+    """Tried, and no blunter than the guards of the contract; twice as much is seen in the operator's own output."""
+    for number, observation in clean.seen.items():
+        assert 0 < observation.values["detection_limit"] <= 2, number
+        assert observation.values["detection_limit_size"] > 0, number
+    limit = clean.system.detection_limit("float32", "forward")
+    stage, _, place = limit.where.removesuffix(", first").partition(" ")
+    assert (place, limit.where[-5:]) == ("output", "first")
+    key = ("float32", stage)
+
+    def off(right: Any, *inputs: Tensor) -> Tensor:
+        y: Tensor = right(*inputs).clone()
+        y.view(-1)[0] += 2 * limit.size * y.view(-1)[0].sign()
+        return y
+
+    with clean.system.replaced({key: WrongForward(clean.system.stages[key], off)}):
+        assert judged("001", observe("001", clean.system)).verdict is Verdict.RED
+
+
+def test_the_optimizers_limit_is_in_the_roundings_that_the_contract_allows() -> None:
+    """What the probe counts and what the contract expects are the same numbers."""
+    allowed = {e.text.partition("_")[0]: float(e.text.split()[-1]) for e in FALSIFIERS["004"].expectations[:3]}
+    assert allowed == ROUNDINGS
 
 
 def _one_off(right: Any, *inputs: Tensor) -> Tensor:

@@ -32,6 +32,13 @@ def ledger(tmp_path: Path) -> Ledger:
     return made
 
 
+@pytest.mark.parametrize("value", [2.0**53, 2.0**53 + 2, -2.905e17, 1e20, 1e21, 1e300, 5e-324])
+def test_a_number_of_any_size_verifies_when_it_is_read_again(value: float, ledger: Ledger) -> None:
+    """Canonical JSON writes floats up to 1e21 as integers, beyond what an integer may be there."""
+    ledger.append(record("four") | {"value": value})
+    assert ledger.records()[-1]["value"] == value
+
+
 def test_each_record_names_the_hash_of_the_one_before(ledger: Ledger) -> None:
     """The first one names none."""
     records = ledger.records()

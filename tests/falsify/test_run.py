@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from aprender.contracts.load import load
+from aprender.falsify.probe import Options
 from aprender.falsify.record import Outcome
+from aprender.falsify.run import Runner
 from aprender.falsify.verdict import Verdict
 from tests.toy_project import Project
 
@@ -19,6 +22,7 @@ def test_a_right_system_is_green_and_every_planted_defect_is_caught(project: Pro
     assert run.verdict is Verdict.GREEN, run.reason
     assert [w.outcome for w in run.witnesses] == [Outcome.CAUGHT, Outcome.CAUGHT]
     assert run.witnesses[0].detail == "abs(reading - room) < 0.1, observed 0.5 against 0.1"
+    assert [(judged.left, judged.right) for judged in run.witnesses[0].violated] == [(0.5, 0.1)]
     assert project.probe_calls() == 4
 
 
@@ -96,15 +100,18 @@ def test_red_for_another_reason_than_the_declared_one_is_not_a_catch(project: Pr
     project.edit_contract("reading < 60", "reading < 100")
     run = project.run()
     assert run.verdict is Verdict.UNPROVEN
+    assert [judged.text for judged in run.witnesses[1].violated] == ["abs(reading - room) < 0.1"]
     assert "RED, but not for the declared reason: still holds: reading < 100" in run.reason
 
 
-@pytest.mark.parametrize("crash", ["raise OSError('x')", "value = float('nan')"])
-def test_a_crash_or_nan_under_a_planted_defect_is_not_a_catch(crash: str, project: Project) -> None:
+@pytest.mark.parametrize(
+    ("crash", "outcome"), [("raise OSError('x')", Outcome.CRASHED), ("value = float('nan')", Outcome.SURVIVED)]
+)
+def test_a_crash_or_nan_under_a_planted_defect_is_not_a_catch(crash: str, outcome: Outcome, project: Project) -> None:
     """Only RED is a catch."""
     body = f"    value = system.scale(room - 0.5 + system.offset)\n    if system.offset == 0: {crash}\n"
     project.edit_probes("    value = system.scale(room - 0.5 + system.offset)\n", body)
-    assert outcomes(project) == {"offset_forgotten": Outcome.SURVIVED, "fahrenheit": Outcome.CAUGHT}
+    assert outcomes(project) == {"offset_forgotten": outcome, "fahrenheit": Outcome.CAUGHT}
 
 
 def test_planting_that_fails_is_not_planted(project: Project) -> None:
@@ -190,6 +197,58 @@ def test_any_change_that_an_observation_depends_on_observes_anew(
     project.edit(file, old, new)
     assert project.run().reused == 0
     assert project.probe_calls() == 8
+
+
+def second_probe(project: Project) -> Runner:
+    """The project with a second contract, whose probe is in another module and shares ``toyshared``."""
+    probes = project.root / "toyprobes"
+    shared = "ROOT = Path(__file__).parents[1]"
+    project.edit_probes(shared, "from toyprobes.shared import ROOT")
+    (probes / "shared.py").write_text(f"from pathlib import Path\nimport toyhelper\n{shared}\n")
+    (project.root / "toyhelper.py").write_text("from pathlib import Path\n")
+    (probes / "second.py").write_text((probes / "reading.py").read_text())
+    text = project.contract_path.read_text()
+    text = text.replace("FALSIFY-T-001", "FALSIFY-T-002").replace("toyprobes.reading", "toyprobes.second")
+    (project.root / "contracts" / "second-v1.yaml").write_text(text)
+    return Runner(Options("cpu", None))
+
+
+def reused(project: Project, runner: Runner) -> dict[str, int]:
+    """How many observations each falsifier took from earlier runs, run in one process as ``pv run`` does."""
+    contracts = load([project.root / "contracts"]).contracts
+    runs = [runner.run(contract, falsifier) for contract in contracts for falsifier in contract.falsifiers]
+    assert {run.verdict for run in runs} == {Verdict.GREEN}, [run.reason for run in runs]
+    return {run.falsifier.id: run.reused for run in runs}
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("toyprobes/reading.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 3}),
+        ("toyprobes/second.py", {"FALSIFY-T-001": 3, "FALSIFY-T-002": 0}),
+        ("toyprobes/shared.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}),
+        ("toyhelper.py", {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}),  # of neither's package, loaded by the first alone
+    ],
+)
+def test_only_what_a_changed_file_concerns_is_observed_anew(
+    file: str, expected: dict[str, int], project: Project
+) -> None:
+    """One probe's defects are none of another's business, though both lie in one package and ran in one process."""
+    runner = second_probe(project)
+    assert reused(project, runner) == {"FALSIFY-T-001": 0, "FALSIFY-T-002": 0}
+    project.edit(file, "from pathlib import Path", "from pathlib import Path  # changed")
+    assert reused(project, Runner(Options("cpu", None))) == expected
+
+
+def test_a_module_that_no_import_statement_names_still_counts(project: Project) -> None:
+    """Whoever loaded it: it may be what was observed."""
+    (project.root / "toyhelper.py").write_text("BIAS = 0.0\n")
+    load_it = "__builtins__['__im' + 'port__']('toyhelper')"
+    project.edit_probes("import thermometer", f"import thermometer\nHELPER = {load_it}")
+    project.edit_probes("    value = system.scale(", "    value = HELPER.BIAS + system.scale(")
+    assert project.run().verdict is Verdict.GREEN
+    project.edit("toyhelper.py", "BIAS = 0.0", "BIAS = 50.0")
+    assert project.run().verdict is Verdict.RED
 
 
 def test_a_changed_expectation_is_judged_anew_on_the_same_observation(project: Project) -> None:

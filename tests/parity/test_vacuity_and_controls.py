@@ -15,7 +15,8 @@ from aprender.errors import AprenderError
 from aprender.parity import calibration
 from aprender.parity.calibration import Calibration
 from aprender.parity.compare import compare_stage
-from aprender.parity.controls import output_controls
+from aprender.parity.controls import CORRUPTION, corrupted, least_visible, output_controls, places, smallest
+from aprender.parity.envelope import Envelope
 from aprender.parity.names import check_names
 from aprender.parity.record import Comparison, StageRecord
 from aprender.parity.slope import slopes
@@ -212,6 +213,40 @@ def test_the_detection_limit_of_one_element_is_reported(dtype: torch.dtype) -> N
     largest = max(record.detection_limit.values())
     assert set(record.detection_limit) == {"first", "last", "random", "last row"}
     assert largest < (1e-4 if dtype == torch.float32 else 0.5)
+
+
+@pytest.mark.parametrize("operator", ["linear", "attend", "embed"])
+def test_the_least_visible_corruption_is_red_and_a_smaller_one_is_not(operator: str) -> None:
+    """Where it says, and of the size that it says; exact tensors have no limit."""
+    yardsticks = of_outputs(STAGES[operator](Draw(11, torch.float32)), calibration.packaged()).of
+    limit = least_visible(yardsticks, seed=1)
+    if operator == "embed":
+        assert limit == (0, 0, "")
+        return
+    name, _, place = limit.where.partition(", ")
+    yardstick = yardsticks[name]
+    at, clean = places(yardstick, 1)[place], yardstick.rounded()
+    assert yardstick.judge(corrupted(clean, at, limit.size)).ratio > 1
+    assert yardstick.judge(corrupted(clean, at, limit.size / 2 ** (1 / 4))).ratio <= 1
+    assert 0 < limit.envelopes <= CORRUPTION
+    assert all(
+        yardstick.judge(corrupted(clean, place, limit.envelopes * yardstick.element_allowance())).ratio > 1
+        for yardstick in yardsticks.values()
+        if isinstance(yardstick, Envelope)
+        for place in places(yardstick, 1).values()
+    )
+
+
+def test_where_nothing_is_calibrated_nothing_is_visible() -> None:
+    yardsticks = of_outputs(linear(), Calibration({}, {})).of
+    assert least_visible(yardsticks, seed=1).envelopes == math.inf
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(1 / 1000, 1 / 64), (1.0, 1.0), (1.01, 2 ** (1 / 4)), (4.0, 4.0), (4.1, math.inf)]
+)
+def test_bisection_ends_at_the_first_step_that_is_red(threshold: float, expected: float) -> None:
+    assert smallest(lambda size: size >= threshold) == expected
 
 
 def test_the_error_shrinks_from_bfloat16_to_float32_only_where_it_is_rounding() -> None:
