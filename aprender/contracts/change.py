@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from aprender.contracts.bounds import Known, comparison_or_none, relation
+from aprender.contracts.bounds import Ranges, comparison_or_none, relation
 from aprender.contracts.document import Document
 
 Kind = Literal["tightened", "weakened", "neutral"]
@@ -133,7 +133,7 @@ class Pair:
         *,
         bounds: bool = False,
         inverted: bool = False,
-        guarded: Known = Known(),  # noqa: B008 - a tuple of frozen sets
+        ranges: Ranges | None = None,
     ) -> dict[str, str]:
         """A list of claims; with ``bounds`` they are comparisons. Returns which entry of OLD became which of NEW."""
         old, new = self.both(key)
@@ -145,7 +145,7 @@ class Pair:
             at = (None if text is None else before[text], None if other is None else after[other])
             self.add(_OPPOSITE[kind] if inverted else kind, what, key, old=text, new=other, at=at)
 
-        for text, other, kind in _pairs(gone, fresh, guarded) if bounds else []:
+        for text, other, kind in _pairs(gone, fresh, ranges) if bounds else []:
             became[text] = other
             gone.remove(text)
             fresh.remove(other)
@@ -189,7 +189,7 @@ def _reordered(old: Any, new: Any) -> bool:
     return isinstance(old, list) and isinstance(new, list) and sorted(map(repr, old)) == sorted(map(repr, new))
 
 
-def _pairs(gone: list[str], fresh: list[str], guarded: Known) -> list[tuple[str, str, Kind | None]]:
+def _pairs(gone: list[str], fresh: list[str], ranges: Ranges | None) -> list[tuple[str, str, Kind | None]]:
     """Which entry became which: first where NEW implies OLD, then where it is looser, last where only names agree."""
     left, free = list(gone), list(fresh)
     found: list[tuple[str, str, Kind | None]] = []
@@ -197,7 +197,7 @@ def _pairs(gone: list[str], fresh: list[str], guarded: Known) -> list[tuple[str,
     for wanted in (*kinds, None):
         for text in list(left):
             for other in free:
-                if relation(text, other, guarded) == wanted and (wanted or _share_names(text, other)):
+                if relation(text, other, ranges) == wanted and (wanted or _share_names(text, other)):
                     found.append((text, other, kinds.get(wanted or "")))
                     left.remove(text)
                     free.remove(other)

@@ -10,8 +10,8 @@ import re
 from typing import Any, NamedTuple
 
 from aprender.contracts.amendments import explain
-from aprender.contracts.bounds import relation
-from aprender.contracts.change import Change, Kind, Pair, Path, Record, same
+from aprender.contracts.bounds import ranges_of, relation
+from aprender.contracts.change import Change, Kind, Pair, Path, Record, same, texts_of
 from aprender.contracts.diff_falsifier import compare_falsifier
 from aprender.contracts.document import Document
 
@@ -244,9 +244,10 @@ def _compare(pair: Pair, noun: str) -> None:
     if noun == "falsifier":
         compare_falsifier(pair)
         return
+    ranges = ranges_of(*(texts_of(side.get("preconditions")) for side in (pair.old, pair.new)))
     for key in _CLAIMS:
-        pair.compare_texts(key, key.removesuffix("s"), bounds=True)
-    pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True)
+        pair.compare_texts(key, key.removesuffix("s"), bounds=True, ranges=ranges)
+    pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True, ranges=ranges)
     for key in ("formula", "domain", "codomain", "predicate"):
         old, new = pair.both(key)
         if not same(old, new):
