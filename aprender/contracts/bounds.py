@@ -1,32 +1,28 @@
 """Which of two comparisons allows more.
 
 Decided from the text alone, and only where it can be: the comparisons are the same up to numbers and the operator, and
-every changed number moves a side in a direction that is known whatever is observed. Two things are taken for granted: a
-name inside of ``ln`` or ``log2`` is a size, at least 1, unless a guard bounds it from above, as sizes never are; a name
-that a guard of both versions keeps from being negative is not negative.
+every changed number moves a side in a direction that is known whatever is observed. Nothing is taken for granted of a
+name but what both versions say where they hold: ``ln(p)`` is not negative where ``p >= 1`` is a guard, ``e`` is not
+where ``abs(x) <= 2 * e`` holds.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Collection
+import math
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import Literal
 
 from aprender.contracts.expression import Comparison, EvaluationError, ExpressionError, parse
+from aprender.contracts.intervals import ANY, LARGEST, Interval, key_of, range_of
 
 Relation = Literal["same", "tightened", "weakened"]
+Ranges = Mapping[str, Interval]
 
 # For which signs of (left - right) each comparison holds.
 _HOLDS = {"<": {-1}, "<=": {-1, 0}, ">": {1}, ">=": {0, 1}, "==": {0}, "!=": {-1, 1}}
 _MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
-
-
-class Known(NamedTuple):
-    """What guards say of names: which are at least 0 in both versions, which are bounded from above in one."""
-
-    not_negative: frozenset[str] = frozenset()
-    bounded: frozenset[str] = frozenset()
 
 
 class _Unlike(Exception):
@@ -42,11 +38,12 @@ def comparison_or_none(text: str) -> Comparison | None:
         return None
 
 
-def relation(old: str, new: str, known: Known = Known()) -> Relation | None:  # noqa: B008 - a tuple of frozen sets
-    """What ``new`` is beside ``old``; None where that can't be told."""
+def relation(old: str, new: str, ranges: Ranges | None = None) -> Relation | None:
+    """What ``new`` is beside ``old``; None where that can't be told. ``ranges`` are what is known of names."""
     before, after = comparison_or_none(old), comparison_or_none(new)
     if before is None or after is None:
         return "same" if old.split() == new.split() else None
+    known = _narrowed(ranges or {}, before, after)
     symbol, left, right = before.symbol, before.left, before.right
     for symbol_before, sides in ((symbol, (left, right)), (_MIRRORED[symbol], (right, left))):
         try:
@@ -56,26 +53,68 @@ def relation(old: str, new: str, known: Known = Known()) -> Relation | None:  # 
     return None
 
 
-def known_from(old_guards: Collection[str], new_guards: Collection[str]) -> Known:
-    """What the guards of two versions say of names."""
-    (low, high), (new_low, new_high) = _bounded(old_guards), _bounded(new_guards)
-    return Known(low & new_low, high | new_high)
+def ranges_of(old: Collection[str], new: Collection[str]) -> dict[str, Interval]:
+    """Where names are by the guards of OLD or by those of NEW, each set for itself, such as ``envelope > 0``."""
+    return _hull(_stated(old), _stated(new))
 
 
-def _bounded(guards: Collection[str]) -> tuple[frozenset[str], frozenset[str]]:
-    """The names that a guard keeps from being negative, as in ``envelope > 0``, and those bounded from above."""
-    low: set[str] = set()
-    high: set[str] = set()
+def _hull(one: Ranges, other: Ranges) -> dict[str, Interval]:
+    return {
+        name: Interval(min(one[name].low, other[name].low), max(one[name].high, other[name].high))
+        for name in one.keys() & other.keys()
+    }
+
+
+def _stated(guards: Collection[str]) -> dict[str, Interval]:
+    found: dict[str, Interval] = {}
     for comparison in filter(None, map(comparison_or_none, guards)):
-        sides = [(comparison.symbol, comparison.left, comparison.right)]
-        sides.append((_MIRRORED[comparison.symbol], comparison.right, comparison.left))
-        for symbol, name, bound in sides:
+        for symbol, name, bound in _both_ways(comparison):
             value = _number(bound)
-            if isinstance(name, ast.Name) and symbol in (">", ">=", "==") and value is not None and value >= 0:
-                low.add(name.id)
-            if isinstance(name, ast.Name) and symbol in ("<", "<=", "=="):
-                high.add(name.id)
-    return frozenset(low), frozenset(high)
+            if isinstance(name, ast.Name) and symbol != "!=" and value is not None:
+                low, high = found.get(name.id, ANY)
+                above, below = (
+                    math.nextafter(value, way) if len(symbol) == 1 else value for way in (LARGEST, -LARGEST)
+                )
+                low = low if symbol[0] == "<" else max(low, above)
+                found[name.id] = Interval(low, high if symbol[0] == ">" else min(high, below))
+    return {name: reached for name, reached in found.items() if reached.low <= reached.high}
+
+
+def _both_ways(comparison: Comparison) -> Iterator[tuple[str, ast.expr, ast.expr]]:
+    yield comparison.symbol, comparison.left, comparison.right
+    yield _MIRRORED[comparison.symbol], comparison.right, comparison.left
+
+
+def _narrowed(ranges: Ranges, old: Comparison, new: Comparison) -> Ranges:
+    """``ranges``, and what either comparison says where it holds: one of the two implies the other only there."""
+    known = dict(ranges)
+    for name, reached in _hull(_implied(old, ranges), _implied(new, ranges)).items():
+        low, high = known.get(name, ANY)
+        if reached.low <= high:
+            known[name] = Interval(max(low, reached.low), high)
+    return known
+
+
+def _implied(comparison: Comparison, ranges: Ranges) -> dict[str, Interval]:
+    """Where the smaller side is never negative, neither is the larger one: ``abs(x) <= 2 * e`` says so of ``e``."""
+    for symbol, smaller, larger in _both_ways(comparison):
+        reached = range_of(smaller, ranges) if symbol[0] == "<" else None
+        if reached is not None and reached.low >= 0:
+            return _where_not_negative(larger)
+    return {}
+
+
+def _where_not_negative(node: ast.expr) -> dict[str, Interval]:
+    match node:
+        case ast.Name():
+            return {node.id: Interval(0.0, LARGEST)}
+        case ast.Call(func=ast.Name(id="ln" | "log2"), args=[ast.Name(id=name)]):
+            return {name: Interval(1.0, LARGEST)}
+        case ast.BinOp(op=ast.Mult() | ast.Div()) if (_number(node.right) or 0) > 0:
+            return _where_not_negative(node.left)
+        case ast.BinOp(op=ast.Mult()) if (_number(node.left) or 0) > 0:
+            return _where_not_negative(node.right)
+    return {}
 
 
 def _relation(symbol: str, sides: tuple[ast.expr, ast.expr], after: Comparison, signs: _Signs) -> Relation | None:
@@ -102,28 +141,37 @@ def _relation(symbol: str, sides: tuple[ast.expr, ast.expr], after: Comparison, 
 class _Signs:
     """What is known of values whatever is observed: the sign of a node, and which way a side moved."""
 
-    def __init__(self, known: Known) -> None:
-        self.known = known
+    def __init__(self, ranges: Ranges) -> None:
+        self.ranges = ranges
 
     def effect(self, old: ast.expr, new: ast.expr) -> int:
         """1 if ``new`` is never smaller than ``old``, -1 if never larger, 0 if the same. Raises _Unlike."""
+        if key_of(old) == key_of(new):
+            return 0
         before, after = _number(old), _number(new)
         if before is not None and after is not None:
             return (after > before) - (after < before)
         match old, new:
-            case ast.Name(id=name), ast.Name(id=other) if name == other:
-                return 0
             case ast.UnaryOp(), ast.UnaryOp() if type(old.op) is type(new.op):
                 effect = self.effect(old.operand, new.operand)
                 return -effect if isinstance(old.op, ast.USub) else effect
             case ast.Call(func=ast.Name(id=name)), ast.Call(func=ast.Name(id=other)) if name == other:
                 effects = [self.effect(*pair) for pair in zip(old.args, new.args, strict=True)]
-                if name == "abs" and effects[0]:
-                    return effects[0] * self._common_sign(old.args[0], new.args[0])
-                return _sum(*effects)
+                return self._of_call(name, effects, old.args, new.args)
             case ast.BinOp(), ast.BinOp() if type(old.op) is type(new.op):
                 return self._binary(old, new)
         raise _Unlike
+
+    def _of_call(self, name: str, effects: list[int], old: list[ast.expr], new: list[ast.expr]) -> int:
+        moved = _sum(*effects)
+        if moved == 0 or name in ("min", "max"):
+            return moved
+        sign = self._common_sign(old[0], new[0])
+        if name != "abs" and sign < 0:
+            raise _Unlike
+        if name in ("ln", "log2"):
+            self._must_differ_from_zero(old[0], new[0])
+        return moved * sign
 
     def _binary(self, old: ast.BinOp, new: ast.BinOp) -> int:
         left, right = self.effect(old.left, new.left), self.effect(old.right, new.right)
@@ -135,18 +183,21 @@ class _Signs:
         if left == right == 0:
             return 0
         if isinstance(old.op, ast.Pow):
-            return self._power(old, left, right)
+            return self._power(old, new, left, right)
         by_left = left and left * self._common_sign(old.right, new.right)
         by_right = right and right * self._common_sign(old.left, new.left)
         if isinstance(old.op, ast.Div):
-            if right:
-                self._common_sign(old.right, new.right)  # a denominator that passes zero moves the quotient anywhere
+            if right:  # a denominator that passes zero moves the quotient anywhere
+                self._common_sign(old.right, new.right)
+                self._must_differ_from_zero(old.right, new.right)
             by_right = -by_right
         return _sum(by_left, by_right)
 
-    def _power(self, old: ast.BinOp, left: int, right: int) -> int:
+    def _power(self, old: ast.BinOp, new: ast.BinOp, left: int, right: int) -> int:
         base, exponent = _number(old.left), _number(old.right)
-        if right == 0 and exponent is not None and self.sign(old.left) == 1:
+        if right == 0 and exponent is not None and self._common_sign(old.left, new.left) == 1:
+            if exponent < 0:
+                self._must_differ_from_zero(old.left, new.left)
             return left if exponent > 0 else -left
         if left == 0 and base is not None and base > 0:
             return right if base >= 1 else -right
@@ -160,34 +211,17 @@ class _Signs:
 
     def sign(self, node: ast.expr) -> int:
         """1 if the value is never negative, -1 if never positive, 0 if that isn't known."""
-        value = _number(node)
-        if value is not None:
-            return 1 if value >= 0 else -1
-        match node:
-            case ast.Name():
-                return int(node.id in self.known.not_negative)
-            case ast.UnaryOp():
-                return -self.sign(node.operand) if isinstance(node.op, ast.USub) else self.sign(node.operand)
-            case ast.Call(func=ast.Name(id="abs" | "sqrt")):
-                return 1
-            case ast.Call(func=ast.Name(id="ln" | "log2"), args=[argument]):
-                return int(isinstance(argument, ast.Name) and argument.id not in self.known.bounded)
-            case ast.Call(func=ast.Name(id=function)):
-                return _extreme(function, [self.sign(argument) for argument in node.args])
-            case ast.BinOp(op=ast.Mult() | ast.Div()):
-                return self.sign(node.left) * self.sign(node.right)
-            case ast.BinOp(op=ast.Add() | ast.Sub()):
-                right = self.sign(node.right) * (1 if isinstance(node.op, ast.Add) else -1)
-                return right if right == self.sign(node.left) else 0
-        return 0
+        reached = range_of(node, self.ranges)
+        if reached is None:
+            return 0
+        return 1 if reached.low >= 0 else -1 if reached.high <= 0 else 0
 
-
-def _extreme(function: str, signs: list[int]) -> int:
-    """The sign of ``min`` or ``max``: one decisive argument is enough, else they must agree."""
-    decisive = 1 if function == "max" else -1
-    if decisive in signs:
-        return decisive
-    return signs[0] if len(set(signs)) == 1 else 0
+    def _must_differ_from_zero(self, *nodes: ast.expr) -> None:
+        """Where one version has no value (it is ERROR) and the other has one, neither implies the other."""
+        for node in nodes:
+            reached = range_of(node, self.ranges)
+            if reached is None or reached.low <= 0 <= reached.high:
+                raise _Unlike
 
 
 def _sum(*effects: int) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
-from aprender.contracts.bounds import Known, comparison_or_none, relation
+from aprender.contracts.bounds import Ranges, comparison_or_none, relation
 from aprender.contracts.document import Document
+from aprender.contracts.migrated import Migrated, as_version_2
 
 Kind = Literal["tightened", "weakened", "neutral"]
 Path = tuple[str | int, ...]
@@ -36,11 +37,15 @@ class Change(NamedTuple):
 
 
 class Record:
-    """Collects changes and finds their places: in NEW, or in OLD for what is only there."""
+    """Collects changes and finds their places: in NEW, or in OLD for what is only there.
+
+    An OLD of the published dialect is migrated first where NEW is version 2: what that does is no change.
+    """
 
     def __init__(self, old: Document, new: Document) -> None:
-        self.old, self.new = old, new
+        self.typed, self.old, self.new = old, as_version_2(old, new), new
         self.changes: list[Change] = []
+        self.gained: dict[str, str] = {}  # the id in NEW of obligations that had none, by what OLD calls them
 
 
 class Pair:
@@ -51,8 +56,13 @@ class Pair:
     ) -> None:
         self.record, self.name, self.falsifier = record, name, falsifier
         (old_data, self.old_path), (new_data, self.new_path) = old, new
-        self.old: Mapping[str, Any] = old_data if isinstance(old_data, dict) else {}
-        self.new: Mapping[str, Any] = new_data if isinstance(new_data, dict) else {}
+        before: Mapping[str, Any] = old_data if isinstance(old_data, dict) else {}
+        after: Mapping[str, Any] = new_data if isinstance(new_data, dict) else {}
+        aside = record.old.aside.get(self.old_path, ()) if isinstance(record.old, Migrated) else ()
+        # What was put aside is compared by the key that it had: under ``x-`` it can be weakened, too.
+        self.aside = {f"x-{key}": key for key in aside if not (key in before or key in after)}
+        self.old = {self.aside.get(key, key): value for key, value in before.items()}
+        self.new = {self.aside.get(key, key): value for key, value in after.items()}
         self.seen: set[str] = set()
 
     def both(self, key: str) -> tuple[Any, Any]:
@@ -83,7 +93,8 @@ class Pair:
         document, path, index = (
             (self.record.old, self.old_path, at[0]) if removed else (self.record.new, self.new_path, at[1])
         )
-        position = document.position((*path, key) if index is None else (*path, key, index))
+        typed = next((typed for typed, name in self.aside.items() if name == key), key)
+        position = document.position((*path, typed) if index is None else (*path, typed, index))
         place = self._place(key)
         known = (place, self.falsifier, *names, *(value for value in (old, new) if isinstance(value, str)))
         message = f"{self.name}: {what}" if self.name else what
@@ -112,7 +123,7 @@ class Pair:
         else:
             self.add(
                 "weakened",
-                f"{key} {_verb(key in self.old, key in self.new)}: {_shown(old)} became {_shown(new)}",
+                f"{key} {_verb(key in self.old, key in self.new)}: {one_line(old)} became {one_line(new)}",
                 key,
                 old=old,
                 new=new,
@@ -123,7 +134,7 @@ class Pair:
         old, new = self.both(key)
         if not same(old, new):
             verb = _verb(old is not None, new is not None)
-            what = f"{key} {verb}" + (f": '{_shown(old)}' became '{_shown(new)}'" if verb == "changed" else "")
+            what = f"{key} {verb}" + (f": '{one_line(old)}' became '{one_line(new)}'" if verb == "changed" else "")
             self.add("tightened" if old is None else "weakened", what, key, old=old, new=new)
 
     def compare_texts(
@@ -133,7 +144,7 @@ class Pair:
         *,
         bounds: bool = False,
         inverted: bool = False,
-        guarded: Known = Known(),  # noqa: B008 - a tuple of frozen sets
+        ranges: Ranges | None = None,
     ) -> dict[str, str]:
         """A list of claims; with ``bounds`` they are comparisons. Returns which entry of OLD became which of NEW."""
         old, new = self.both(key)
@@ -145,7 +156,7 @@ class Pair:
             at = (None if text is None else before[text], None if other is None else after[other])
             self.add(_OPPOSITE[kind] if inverted else kind, what, key, old=text, new=other, at=at)
 
-        for text, other, kind in _pairs(gone, fresh, guarded) if bounds else []:
+        for text, other, kind in _pairs(gone, fresh, ranges) if bounds else []:
             became[text] = other
             gone.remove(text)
             fresh.remove(other)
@@ -189,7 +200,7 @@ def _reordered(old: Any, new: Any) -> bool:
     return isinstance(old, list) and isinstance(new, list) and sorted(map(repr, old)) == sorted(map(repr, new))
 
 
-def _pairs(gone: list[str], fresh: list[str], guarded: Known) -> list[tuple[str, str, Kind | None]]:
+def _pairs(gone: list[str], fresh: list[str], ranges: Ranges | None) -> list[tuple[str, str, Kind | None]]:
     """Which entry became which: first where NEW implies OLD, then where it is looser, last where only names agree."""
     left, free = list(gone), list(fresh)
     found: list[tuple[str, str, Kind | None]] = []
@@ -197,7 +208,7 @@ def _pairs(gone: list[str], fresh: list[str], guarded: Known) -> list[tuple[str,
     for wanted in (*kinds, None):
         for text in list(left):
             for other in free:
-                if relation(text, other, guarded) == wanted and (wanted or _share_names(text, other)):
+                if relation(text, other, ranges) == wanted and (wanted or _share_names(text, other)):
                     found.append((text, other, kinds.get(wanted or "")))
                     left.remove(text)
                     free.remove(other)
@@ -218,5 +229,6 @@ def _verb(was: bool, now: bool) -> str:
     return "changed" if was and now else "removed" if was else "added"
 
 
-def _shown(value: Any) -> str:
-    return "none" if value is None else str(value)
+def one_line(value: Any) -> str:
+    """A value as text to be shown."""
+    return "none" if value is None else " ".join(str(value).split())

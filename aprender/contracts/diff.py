@@ -10,8 +10,9 @@ import re
 from typing import Any, NamedTuple
 
 from aprender.contracts.amendments import explain
-from aprender.contracts.bounds import relation
-from aprender.contracts.change import Change, Kind, Pair, Path, Record, same
+from aprender.contracts.bounds import ranges_of, relation
+from aprender.contracts.change import Change, Kind, Pair, Record, one_line, same, texts_of
+from aprender.contracts.diff_entries import Entry, by_gained_ids, named, renamed, with_gained_id
 from aprender.contracts.diff_falsifier import compare_falsifier
 from aprender.contracts.document import Document
 
@@ -71,8 +72,8 @@ class Diff(NamedTuple):
 def diff(old: Document, new: Document) -> Diff:
     """Compare two documents whose data is a mapping."""
     record = Record(old, new)
-    top = Pair(record, "", (old.data, ()), (new.data, ()))
-    before, after = top.both("schema_version")
+    top = Pair(record, "", (record.old.data, ()), (new.data, ()))
+    before, after = old.data.get("schema_version"), top.both("schema_version")[1]
     if not same(before, after):
         top.add(
             "tightened" if before is None else "weakened",
@@ -97,7 +98,7 @@ def diff(old: Document, new: Document) -> Diff:
     top.both("amendments")
     top.compare_rest()
     changes = sorted(
-        explain(record.changes, old.data, new), key=lambda change: (change.line, change.column, change.what)
+        explain(record.changes, record.old.data, new), key=lambda change: (change.line, change.column, change.what)
     )
     old_version, new_version = (None if version is None else str(version) for version in versions)
     return Diff(old.file, new.file, tuple(changes), old_version, new_version)
@@ -126,7 +127,7 @@ def _level(pair: Pair, key: str) -> None:
     old, new = pair.both(key)
     if not same(old, new):
         before, after = (_LEVELS.get(str(value).lower(), 0) for value in (old, new))
-        what = f"{key} {_shown(old)} became {_shown(new)}"
+        what = f"{key} {one_line(old)} became {one_line(new)}"
         pair.add("tightened" if after > before else "weakened", what, key, old=old, new=new)
 
 
@@ -151,18 +152,13 @@ def _valid_for(pair: Pair) -> None:
     kind: Kind = "tightened" if after is not None and (before is None or after < before) else "weakened"
     if before is not None and before == after:
         kind = "neutral"
-    what = "evidence now stays fresh for ever" if new is None else f"valid_for {_shown(old)} became {new}"
+    what = "evidence now stays fresh for ever" if new is None else f"valid_for {one_line(old)} became {new}"
     pair.add(kind, what, "valid_for", old=old, new=new)
 
 
 def _hours(value: Any) -> int | None:
     match = re.fullmatch(r"([0-9]{1,9})([hdw])", str(value))
     return int(match.group(1)) * _HOURS[match.group(2)] if match else None
-
-
-class _Item(NamedTuple):
-    data: dict[str, Any]
-    path: Path
 
 
 _NOUNS = {
@@ -174,18 +170,22 @@ _NOUNS = {
 def _items(top: Pair, key: str) -> None:
     """Entries that go by a name: removed is weakened, added is tightened, kept are compared."""
     noun = _NOUNS[key]
-    old, new = (_named(value, key) for value in top.both(key))
-    renamed = _renamed(old, new) if key == "falsification_tests" else {}
+    old, new = (named(value, key) for value in top.both(key))
+    if noun == "obligation":
+        old = by_gained_ids(old, new, top.record)
+    if noun == "harness":
+        old = {name: with_gained_id(item, new.get(name), top.record.gained) for name, item in old.items()}
+    other_ids = renamed(old, new) if noun == "falsifier" else {}
     for name, item in old.items():
-        if name in new or name in renamed:
+        if name in new or name in other_ids:
             continue
         _whole(top, "weakened", f"{noun} {name} removed", noun, name, item, None)
     for name, item in new.items():
         if name in old:
             _compare(Pair(top.record, name, old[name], item, name if noun == "falsifier" else None), noun)
-        elif name not in renamed.values():
+        elif name not in other_ids.values():
             _whole(top, "tightened", f"{noun} {name} added", noun, name, None, item)
-    for name, other in renamed.items():
+    for name, other in other_ids.items():
         what = f"{noun} {name} is now called {other}: evidence and amendments go by id"
         _whole(top, "weakened", what, noun, other, old[name], new[other], names=[name])
 
@@ -196,8 +196,8 @@ def _whole(
     what: str,
     noun: str,
     name: str,
-    old: _Item | None,
-    new: _Item | None,
+    old: Entry | None,
+    new: Entry | None,
     names: list[str] | None = None,
 ) -> None:
     document, item = (top.record.new, new) if new is not None else (top.record.old, old)
@@ -209,48 +209,18 @@ def _whole(
     )  # fmt: skip
 
 
-def _named(value: Any, key: str) -> dict[str, _Item]:
-    """The entries of a list or mapping by id, by what they say, or by their place."""
-    found: dict[str, _Item] = {}
-    if isinstance(value, dict):
-        entries: list[tuple[Any, Any]] = list(value.items())
-    else:
-        entries = list(enumerate(value)) if isinstance(value, list) else []
-    for step, entry in entries:
-        data = entry if isinstance(entry, dict) else {"formula": entry} if key == "equations" else {"property": entry}
-        candidates = [step] if isinstance(step, str) else [data.get(k) for k in ("id", "name", "property", "statement")]
-        name = next((text for text in candidates if isinstance(text, str) and text.strip()), f"{key}[{step}]")
-        while name in found:  # a duplicate is an error of its own; here the second is compared with the second
-            name += " (again)"
-        found[name] = _Item(data, (key, step))
-    return found
-
-
-def _renamed(old: dict[str, _Item], new: dict[str, _Item]) -> dict[str, str]:
-    """Falsifiers that are the same but for their id."""
-    found: dict[str, str] = {}
-    fresh = [name for name in new if name not in old]
-    for name in old.keys() - new.keys():
-        rest = {key: value for key, value in old[name].data.items() if key != "id"}
-        for other in fresh:
-            if rest and same(rest, {key: value for key, value in new[other].data.items() if key != "id"}):
-                found[name] = other
-                fresh.remove(other)
-                break
-    return found
-
-
 def _compare(pair: Pair, noun: str) -> None:
     if noun == "falsifier":
         compare_falsifier(pair)
         return
+    ranges = ranges_of(*(texts_of(side.get("preconditions")) for side in (pair.old, pair.new)))
     for key in _CLAIMS:
-        pair.compare_texts(key, key.removesuffix("s"), bounds=True)
-    pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True)
+        pair.compare_texts(key, key.removesuffix("s"), bounds=True, ranges=ranges)
+    pair.compare_texts("preconditions", "precondition", bounds=True, inverted=True, ranges=ranges)
     for key in ("formula", "domain", "codomain", "predicate"):
         old, new = pair.both(key)
         if not same(old, new):
-            what = f"{key} '{_shown(old)}' became '{_shown(new)}': another claim"
+            what = f"{key} '{one_line(old)}' became '{one_line(new)}': another claim"
             pair.add("weakened" if old is not None else "tightened", what, key, old=old, new=new)
     for key, larger in _IF_LARGER.items():
         pair.compare_number(key, larger=larger)
@@ -274,7 +244,3 @@ def _applies_to(pair: Pair) -> None:
     if old != new:
         kind: Kind = "tightened" if new == "all" or old in ("not_applicable", "N/A") else "weakened"
         pair.add(kind, f"applies_to {old} became {new}", "applies_to", old=old, new=new)
-
-
-def _shown(value: Any) -> str:
-    return "none" if value is None else " ".join(str(value).split())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from aprender.contracts.bounds import known_from
+from aprender.contracts.bounds import ranges_of
 from aprender.contracts.change import Pair, same, texts_of
 
 PROSE = ("rule", "description", "prediction", "expected", "if_fails", "fails_if", "name", "tolerance_reason")
@@ -14,9 +14,9 @@ _RUN_BY = ("test", "command", "test_harness")  # how the old dialect says what i
 def compare_falsifier(pair: Pair) -> None:
     """Record every change between the two mappings of ``pair``."""
     _measurement(pair)
-    guarded = known_from(*(list(texts_of(side.get("guards"))) for side in (pair.old, pair.new)))
-    became = pair.compare_texts("expect", "expectation", bounds=True, guarded=guarded)
-    pair.compare_texts("guards", "guard", bounds=True, guarded=guarded)
+    ranges = ranges_of(*(texts_of(side.get("guards")) for side in (pair.old, pair.new)))
+    became = pair.compare_texts("expect", "expectation", bounds=True, ranges=ranges)
+    pair.compare_texts("guards", "guard", bounds=True, ranges=ranges)
     pair.compare_texts("covers", "covered obligation")
     _classes(pair, became)
     _shipping(pair)

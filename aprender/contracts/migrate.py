@@ -7,6 +7,7 @@ is put aside under ``x-`` (never dropped).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 from aprender.contracts.check import check_content
@@ -38,6 +39,15 @@ class Migration(NamedTuple):
         return self.after != self.before
 
 
+class Steps(NamedTuple):
+    """How far the steps came with one document, what each edited and said, and what stopped them."""
+
+    document: Document
+    done: list[Edits]
+    notes: list[str]
+    stopped: CannotEdit | None
+
+
 class _Refused(Exception):
     """The file stays as it is; the findings say why."""
 
@@ -58,7 +68,19 @@ def _migrate(content: bytes, file: str) -> Migration:
     if document is None or _errors(found) or not isinstance(document.data, dict) or is_version_2(document.data):
         _refuse(_errors(check_content(content, file).findings))
         return Migration(file, content, content)
-    original, done, notes = document, list[Edits](), list[str]()
+    original = document
+    document, done, notes, stopped = steps_of(original)
+    if stopped is not None:
+        problem = document.finding(stopped.path, RULE, str(stopped), key=True)
+        _refuse(_in_original([problem], done, original))
+    after = (BOM if content.startswith(BOM) else b"") + document.text.encode()
+    _refuse(_in_original(_errors(check_content(after, file).findings), done, original))
+    return Migration(file, content, after, tuple(notes))
+
+
+def steps_of(document: Document) -> Steps:
+    """Take a document of the published dialect, whose data is a mapping, to version 2, valid or not."""
+    done, notes = list[Edits](), list[str]()
     for step in (rename_words, fill_gaps, *[put_aside] * MOST_STEPS):
         try:
             edits = Edits(document)
@@ -69,11 +91,17 @@ def _migrate(content: bytes, file: str) -> Migration:
                 continue
             document = _reread(edits)
         except CannotEdit as error:
-            _refuse(_in_original([document.finding(error.path, RULE, str(error), key=True)], done, original))
+            return Steps(document, done, notes, error)
         done.append(edits)
-    after = (BOM if content.startswith(BOM) else b"") + document.text.encode()
-    _refuse(_in_original(_errors(check_content(after, file).findings), done, original))
-    return Migration(file, content, after, tuple(notes))
+    return Steps(document, done, notes, None)
+
+
+def in_original(places: Iterable[Position], done: list[Edits]) -> list[Position]:
+    """Where the file that the author has gives rise to what stands at ``places`` after the edits."""
+    found = list(places)
+    for edits in reversed(done):
+        found = edits.origins(found)
+    return found
 
 
 def _errors(findings: list[Finding]) -> list[Finding]:
@@ -97,9 +125,7 @@ def _reread(edits: Edits) -> Document:
 
 def _in_original(findings: list[Finding], done: list[Edits], original: Document) -> list[Finding]:
     """The same findings where the file that the author has gives rise to them."""
-    places = [Position(finding.line, finding.column) for finding in findings]
-    for edits in reversed(done):
-        places = edits.origins(places)
+    places = in_original((Position(finding.line, finding.column) for finding in findings), done)
     lines = lines_of(original.text)
     return [
         finding._replace(line=line, column=column, source=lines[line - 1][:1000])

@@ -33,10 +33,11 @@ def side_of(name: str, other: str) -> Side:
     if name.startswith(SAME_PATH):
         if not os.path.exists(other):
             raise NothingToDo(f"{name} needs a path on the other side; {other}: no such file or folder")
-        folder, path = os.path.split(os.path.abspath(other))
+        # From inside of a folder, git finds the repository that it belongs to, or is.
+        folder, path = (other, "") if os.path.isdir(other) else os.path.split(os.path.abspath(other))
         return _in_git(name.removeprefix(SAME_PATH), f"./{path}", folder, f"{name}:{other}")
     revision, colon, path = name.partition(":")
-    if colon and revision and path:
+    if colon and revision:
         return _in_git(revision, path, ".", name)
     folder = os.path.dirname(name) or "."
     hint = did_you_mean(os.path.basename(name), os.listdir(folder)) if os.path.isdir(folder) else ""
@@ -77,11 +78,13 @@ def _in_git(revision: str, path: str, folder: str, label: str) -> Side:
     found = f"{commit.decode().strip()}:{path}"
     if _git(folder, label, "cat-file", "-t", found).strip() != b"tree":
         return Side(False, {_stem(path): (label, _git(folder, label, "cat-file", "blob", found))})
-    listing = _git(folder, label, "ls-tree", "-r", "-z", "--name-only", found).decode("utf-8", "surrogateescape")
-    names = sorted(name for name in listing.split("\0") if _is_contract(name))
+    # The whole tree: else git lists only what lies in the current folder's own path below it.
+    listing = _git(folder, label, "ls-tree", "-r", "-z", "--full-tree", found).decode("utf-8", "surrogateescape")
+    entries = [entry.partition("\t") for entry in listing.split("\0") if entry]
+    blobs = {name: mode.split()[2] for mode, _, name in entries if mode.split()[1] == "blob" and _is_contract(name)}
     root = label.rstrip("/")
-    blobs = {f"{root}/{name}": _git(folder, label, "cat-file", "blob", f"{found.rstrip('/')}/{name}") for name in names}
-    return _folder(label, blobs)
+    contents = {f"{root}/{name}": _git(folder, label, "cat-file", "blob", blobs[name]) for name in sorted(blobs)}
+    return _folder(label, contents)
 
 
 def _git(folder: str, label: str, *words: str) -> bytes:

@@ -191,6 +191,48 @@ def test_an_amendment_without_a_reason_or_from_before_explains_nothing() -> None
 
 
 @pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("says so", "says so!"),
+        ("says so", "said otherwise"),
+        ('date: "2026-11-23"', 'date: "2026-11-24"'),
+        ('version: "2.0.0"', "version: 2.1.0"),
+        ("the data sheet says so", "another"),
+    ],
+)
+def test_an_old_amendment_that_was_edited_explains_nothing_again(before: str, after: str) -> None:
+    """Only what was added to its changes is explained."""
+    edited = (AMENDMENT % "valid_for").replace(before, after)
+    assert edited != AMENDMENT % "valid_for"
+    new = OLD.replace("valid_for: 30d", "valid_for: 5w")
+    found = diff_texts(OLD + AMENDMENT % "valid_for", new + edited)
+    assert len(found.unexplained) == 1
+    (note,) = [change.what for change in found.changes if change.kind == "neutral"]
+    assert "explains nothing: the older version has one for what it names" in note
+    longer = edited.replace("[valid_for]", "[other, valid_for]")
+    assert diff_texts(OLD + AMENDMENT % "other", new + longer).unexplained == []
+
+
+@pytest.mark.parametrize(
+    ("date", "version", "reason", "unexplained"),
+    [
+        ("2026-11-23", "2.0.0", "The data sheet says so!", 1),
+        ("2026-11-24", "2.0.0", "The data sheet says so", 1),
+        ("2026-11-24", "3.0.0", "The data sheet says so", 0),
+        ("2026-11-23", "2.0.0", "evidence takes five weeks", 0),
+    ],
+)
+def test_an_amendment_beside_an_old_one_gives_its_own_reason(
+    date: str, version: str, reason: str, unexplained: int
+) -> None:
+    """The old one's words, of the same day or version, were for something else."""
+    before = AMENDMENT % "valid_for"
+    added = f'  - {{version: "{version}", date: "{date}", reason: {reason}, changes: [valid_for]}}\n'
+    found = diff_texts(OLD + before, OLD.replace("valid_for: 30d", "valid_for: 5w") + before + added)
+    assert len(found.unexplained) == unexplained
+
+
+@pytest.mark.parametrize(
     ("old", "new", "version", "suggested", "bumped", "enough"),
     [
         ("valid_for: 30d", "valid_for: 5w", "1.9", "major", "minor", False),
@@ -256,7 +298,7 @@ def test_any_two_documents_can_be_compared(old: dict[str, Any], new: dict[str, A
 
 
 BOUNDS = st.tuples(
-    st.sampled_from(["x {} {}", "abs(x - y) {} {} * ln(v)", "x - {1} {0} y"]), st.sampled_from(["<", "<=", ">", ">="])
+    st.sampled_from(["x {} {}", "abs(x - y) {} {} * sqrt(v)", "x - {1} {0} y"]), st.sampled_from(["<", "<=", ">", ">="])
 )
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from aprender.cli.pv import main
 from aprender.contracts.check import check_content
+from aprender.contracts.diff import diff
 from aprender.contracts.migrate import BOM, Migration, migrate
 from aprender.contracts.migrate_steps import ALIASES
 from aprender.contracts.reader import read_bytes
@@ -342,3 +343,81 @@ def _status(*words: str) -> Any:
     with pytest.raises(SystemExit) as end:
         main(words)
     return end.value.code
+
+
+BEFORE = """\
+metadata: {version: 1.0, description: d, references: [r], kind: pattern}
+proof_obligations:
+  - {property: some claim, tolerance: 0.1}
+  - {property: other claim, verification: x < 1}
+falsification_tests:
+  - {id: F, description: r, expected: "x < 1", if_fails: i, command: make, tolerance: 0.1}
+kani_harnesses:
+  - {id: K, obligation: some claim}
+notes: hello
+"""
+
+
+def changes_of(before: str, after: str) -> list[str]:
+    """What a diff says, but for what is neutral."""
+    (old, _), (new, _) = (read_bytes(text.encode(), file) for text, file in ((before, "old"), (after, "new")))
+    assert old is not None
+    assert new is not None
+    changes = [change for change in diff(old, new).changes if change.kind != "neutral"]
+    return [f"{change.file}:{change.line}:{change.column}: {change.kind}: {change.what}" for change in changes]
+
+
+VERSION_2 = "tightened: schema_version None became 2"
+
+
+@pytest.mark.parametrize("text", [OLD, BEFORE])
+def test_a_migration_is_no_weakening(text: str) -> None:
+    """Words, ids, quotes, classes with stories, lists that became mappings and keys put aside are no change."""
+    result = migrated(text)
+    assert result.changed
+    (change,) = changes_of(text, result.after.decode())
+    assert change.endswith(VERSION_2)
+
+
+@pytest.mark.skipif(not CORPUS.is_dir(), reason="../shared/corpus is not on this machine")
+def test_no_migration_of_a_real_contract_is_a_weakening() -> None:
+    """All that pv migrate can migrate."""
+    results = [migrate(path.read_bytes(), str(path)) for path in sorted(CORPUS.rglob("*.yaml"))]
+    changed = [result for result in results if result.changed]
+    assert len(changed) > 100
+    for result in changed:
+        changes = changes_of(result.before.decode("utf-8-sig"), result.after.decode("utf-8-sig"))
+        assert [change.partition(": ")[2] for change in changes] == [VERSION_2], result.file
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("claim, tolerance: 0.1", "claim, tolerance: 0.9", "new:4:72: weakened: some-claim: tolerance 0.1 became 0.9"),
+        ("claim, tolerance: 0.1", "claim, x-tolerance: 0.1", "old:3:39: weakened: some-claim: tolerance removed: 0.1 became none"),
+        ("x-tolerance: 0.1", "x-tolerance: 0.9", "new:7:81: weakened: F: tolerance 0.1 became 0.9"),
+        ("formal: x < 1", "formal: x < 2", "new:5:71: weakened: other-claim: formal 'x < 1' became 'x < 2'"),
+        ("prediction: \"x < 1\"", "prediction: x", "new:7:34: weakened: F: prediction changed: 'x < 1' became 'x'"),
+        ("test: make", "test: true", "new:7:62: weakened: F: test 'make' became 'True': another measurement"),
+        ("obligation: some-claim", "obligation: other-claim", "new:9:25: weakened: K: obligation changed: 'some-claim' became 'other-claim'"),
+        ("  - {id: K, obligation: some-claim}", "  []", "old:8:5: weakened: harness K removed"),
+    ],
+)  # fmt: skip
+def test_what_is_weakened_beside_a_migration_is_seen(old: str, new: str, expected: str) -> None:
+    """With its place in the text that the author has."""
+    after = migrated(BEFORE).after.decode()
+    assert old in after
+    found = changes_of(BEFORE, after.replace(old, new))
+    assert [change for change in found if VERSION_2 not in change] == [expected]
+
+
+def test_an_obligation_that_gains_an_id_is_the_same() -> None:
+    """By what it claims; also where a person chose the id, and for a harness that named the claim."""
+    by_hand = migrated(BEFORE).after.decode().replace("some-claim", "OBL-1")
+    assert [change.partition(": ")[2] for change in changes_of(BEFORE, by_hand)] == [VERSION_2]
+    with_id = BEFORE.replace("{property: some claim", "{id: OBL-1, property: some claim")
+    assert changes_of(BEFORE, with_id) == []
+    assert changes_of(BEFORE, with_id.replace("obligation: some claim", "obligation: OBL-1")) == []
+    other = with_id.replace("obligation: some claim", "obligation: OBL-2")
+    assert changes_of(BEFORE, other) == ["new:8:25: weakened: K: obligation changed: 'some claim' became 'OBL-2'"]
+    assert "old:3:5: weakened: obligation OBL-1 removed" in changes_of(with_id, with_id.replace("OBL-1", "OBL-2"))
