@@ -34,16 +34,19 @@ def _taken_names(summaries: Sequence[Summary]) -> Iterator[Finding]:
             message = f"contracts go by their file's name, and '{name}' is taken by {stems[name]}; rename one"
             yield _finding(summary, 1, 1, "REF-004", message)
         elif summary.id is not None:
-            yield from _taken(summary, summary.id, ids, "contract id")
+            yield from _taken(summary, summary.id, ids, "contract id", of_old=False)
         stems.setdefault(name, summary.file)
         for falsifier in summary.falsifier_ids:
-            yield from _taken(summary, falsifier, falsifiers, "falsifier id")
+            yield from _taken(summary, falsifier, falsifiers, "falsifier id", of_old=True)
 
 
-def _taken(summary: Summary, named: Named, seen: dict[str, tuple[Summary, Named]], what: str) -> Iterator[Finding]:
+def _taken(
+    summary: Summary, named: Named, seen: dict[str, tuple[Summary, Named]], what: str, *, of_old: bool
+) -> Iterator[Finding]:
+    """REF-004 for a name that another contract has; ``of_old``: also where both are of the old dialect."""
     name, line, column = named
     first, (_, first_line, first_column) = seen.setdefault(name, (summary, named))
-    if first is not summary and (first.version_2 or summary.version_2):
+    if first is not summary and (of_old or first.version_2 or summary.version_2):
         message = (
             f"{what} '{name}' is taken by {first.file}:{first_line}:{first_column}; evidence goes by it: rename one"
         )

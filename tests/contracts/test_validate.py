@@ -56,7 +56,21 @@ def test_the_sample_contract_is_valid(tmp_path: Path) -> None:
             "15:17: SCHEMA-008 error: FALSIFY-T-001 predicts nothing",
         ]),
         ("if_fails: Look at the calibration table.", 'if_fails: ""', [
-            "16:15: SCHEMA-009 warning: FALSIFY-T-001 does not say where to look if it fails",
+            "16:15: SCHEMA-009 error: FALSIFY-T-001 does not say where to look if it fails",
+        ]),
+        ('version: "1.0.0"', 'version: "\\t"', ["3:12: SCHEMA-002 error: metadata.version is empty"]),
+        ("property: readings are right", 'property: " "', ["9:44: SCHEMA-005 error: proof obligation has an empty property"]),
+        ("prediction: The reading differs from the room by less than a tenth of a degree.", 'prediction: "\\n"', [
+            "15:17: SCHEMA-008 error: FALSIFY-T-001 predicts nothing",
+        ]),
+        ("if_fails: Look at the calibration table.", 'if_fails: "  "', [
+            "16:15: SCHEMA-009 error: FALSIFY-T-001 does not say where to look if it fails",
+        ]),
+        ("property: readings are right", "applies_to: scaler, property: readings are right", [
+            "9:46: REF-008 error: 'scaler' is neither all, scalar, simd, converter, not_applicable nor an equation. Did you mean 'scalar'?",
+        ]),
+        ("property: readings are right", "applies_to: anything, property: readings are right", [
+            "9:46: REF-008 error: 'anything' is neither all, scalar, simd, converter, not_applicable nor an equation.",
         ]),
         ("covers: [OBL-1]", "covers: [OBL-2]", [
             "9:5: REF-002 warning: no falsifier covers obligation 'OBL-1'",
@@ -262,3 +276,22 @@ def test_a_version_is_no_misspelt_schema_version(tmp_path: Path) -> None:
         assert {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)} == {"SCHEMA-024"}
     for key in ("SCHEMA_VERSION", "schemaVersion", "schema-version", "schema_verson"):
         assert "SCHEMA-103" in {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)}
+
+
+def test_one_falsifier_id_in_two_old_files_is_a_warning(tmp_path: Path) -> None:
+    """Who reads of it in a report can't tell which is meant; ids of old contracts are names of another kind."""
+    text = 'metadata: {id: same, version: "1", description: d, references: [r], kind: pattern}\n'
+    text += "falsification_tests:\n  - {id: F-1, rule: r, prediction: p q, if_fails: i}\n"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (found,) = validate([tmp_path]).findings
+    assert (Path(found.file).name, found.line, found.rule, found.severity) == ("b.yaml", 3, "REF-004", "warning")
+    assert "falsifier id 'F-1' is taken" in found.message
+
+
+def test_blanks_are_text_in_the_old_dialect() -> None:
+    """The published validator takes them, so they are no error there."""
+    old = CONTRACT.replace("schema_version: 2\n", "").replace('version: "1.0.0"', 'version: " "')
+    old = old.replace("property: readings are right", 'property: " "').replace("if_fails: Look", 'if_fails: " " # Look')
+    rules = {finding.rule for finding in check_content(old.encode(), "c.yaml").findings}
+    assert rules.isdisjoint({"SCHEMA-002", "SCHEMA-005", "SCHEMA-008", "SCHEMA-009"})
