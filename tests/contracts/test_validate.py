@@ -38,6 +38,11 @@ def test_the_sample_contract_is_valid(tmp_path: Path) -> None:
             "Valid keys: id, name, rule, prediction, if_fails, test, test_harness, ship_blocking, covers, probe, with, "
             "requires, gate_requires, expect, guards, counter_example_classes, tolerance_reason, limitation",
         ]),
+        ("ship_blocking:", "SHIP_BLOCKING:", [
+            "17:5: SCHEMA-024 error: unknown key 'SHIP_BLOCKING' in falsification_tests[FALSIFY-T-001]. Did you mean 'ship_blocking'? "
+            "Valid keys: id, name, rule, prediction, if_fails, test, test_harness, ship_blocking, covers, probe, with, "
+            "requires, gate_requires, expect, guards, counter_example_classes, tolerance_reason, limitation",
+        ]),
         ("references: [\"ITS-90\"]", "references: []", ["5:15: SCHEMA-001 error: metadata.references is empty: name a source"]),
         ('version: "1.0.0"', "version: 1.0", ["3:12: SCHEMA-102 error: metadata.version must be text, not the number 1.0"]),
         ('version: "1.0.0"', 'version: ""', ["3:12: SCHEMA-002 error: metadata.version is empty"]),
@@ -276,6 +281,26 @@ def test_a_version_is_no_misspelt_schema_version(tmp_path: Path) -> None:
         assert {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)} == {"SCHEMA-024"}
     for key in ("SCHEMA_VERSION", "schemaVersion", "schema-version", "schema_verson"):
         assert "SCHEMA-103" in {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("SHIP_BLOCKING", " Did you mean 'ship_blocking'?"),
+        ("shipBlocking", " Did you mean 'ship_blocking'?"),
+        ("cover", " Did you mean 'covers', which only version 2 has?"),
+        ("gate_require", " Did you mean 'gate_requires', which only version 2 has?"),
+        ("requires", " Version 2 has it: write 'schema_version: 2' to make the contract executable"),
+        ("covers", " Version 2 has it: write 'schema_version: 2' to make the contract executable"),
+        ("zzz", ""),
+    ],
+)
+def test_a_key_that_is_nearly_one_is_told_so_in_the_old_dialect(key: str, hint: str, tmp_path: Path) -> None:
+    """What is suggested has an effect there, or it is said where it has one."""
+    text = 'metadata: {version: "1", description: d, references: [r], kind: pattern}\n'
+    text += f"falsification_tests:\n  - {{id: F-1, rule: r, prediction: p q, if_fails: i, {key}: [x]}}\n"
+    expected = f"3:54: SCHEMA-024 warning: unknown key '{key}' in falsification_tests[F-1]: it has no effect.{hint}"
+    assert findings_of(text, tmp_path) == [expected]
 
 
 def test_one_falsifier_id_in_two_old_files_is_a_warning(tmp_path: Path) -> None:
