@@ -249,6 +249,16 @@ def test_a_harness_whose_words_were_put_aside_stays_in_view() -> None:
         assert (found.rule, found.severity) == expected
 
 
+def test_a_list_of_equations_may_stand_as_far_left_as_its_key() -> None:
+    """Its names then stand one blank to the right, so that they are no keys of the contract."""
+    equations = "equations:\n{0}- id: e  # first\n{0}  formula: |\n{0}    a\n{0}    b\n{0}- id: f\n{0}  formula: g\n"
+    for indented in ("", "  "):
+        result = migrated(f"{REST}{TEST}}}\n{equations.format(indented)}")
+        expected = {"e": {"formula": "a\nb\n"}, "f": {"formula": "g"}}
+        assert data_of(result.after)["equations"] == expected, result.problems
+        assert result.after.count(b"# first") == 1
+
+
 def test_every_alias_of_the_schema_is_renamed() -> None:
     """The table of aliases is the schema's: each key that it calls another name of something."""
     definitions = {"proof_obligations": "obligation_published", "falsification_tests": "falsifier_published"}
