@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, stem
+from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, read_content, stem
 from aprender.contracts.findings import Finding, Hints, Severity
 from aprender.contracts.summary import Named, Summary
 
 _HINTS = 5_000  # names that suggestions may look at, per set: more would take longer than checking the contracts
+_ID = re.compile(r"""\bid["']?[ ]*:[ ]+(?:["']([^"'\n]*)["']|([^\s"',}#][^\n,}#]*))""")  # of anything: rather a miss
 _TREE = "contracts"  # where only some files of a tree are validated, the folder of this name is its root
 
 
@@ -56,7 +58,7 @@ def _taken(
 def _dependencies(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """REF-005: every contract that is named exists. REF-011: and has the equation that is taken from it."""
     equations = {name: set(summary.equations) for summary in summaries for name in _names(summary)}
-    elsewhere = Elsewhere()
+    elsewhere = Elsewhere(summary.file for summary in summaries)
     hints = Hints(_HINTS)
     for summary in summaries:
         for name, line, column in summary.needs:
@@ -85,11 +87,16 @@ def bare(name: str) -> str:
 class Elsewhere:
     """The contracts that stand in the trees of those that were read, but were not read themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Iterable[str]) -> None:
+        self._read = set(map(os.path.abspath, read))
         self._stems: dict[str, set[str]] = {}  # by root
+        self._ids: dict[str, set[str]] = {}  # by folder
 
     def has(self, name: str, file: str) -> bool:
-        """Whether a contract of this name stands beside ``file``, or in its tree of contracts."""
+        """Whether a contract goes by this name: by its file in the tree of ``file``, or by an id in its folder.
+
+        Files of the folder are only looked at, not parsed, and only where no file has the name.
+        """
         if file == STANDARD_INPUT:
             return True  # nobody knows where it belongs
         root = folder = os.path.dirname(os.path.abspath(file))
@@ -99,7 +106,17 @@ class Elsewhere:
         if root not in self._stems:
             below = (entry for _, _, entries in os.walk(root) for entry in entries)
             self._stems[root] = {stem(entry) for entry in below if entry.endswith(SUFFIXES)}
-        return name in self._stems[root]
+        return name in self._stems[root] or name in self._ids_in(os.path.dirname(os.path.abspath(file)))
+
+    def _ids_in(self, folder: str) -> set[str]:
+        if folder not in self._ids:
+            names = next(os.walk(folder), (folder, [], []))[2]
+            files = (os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES))
+            others = (file for file in files if file not in self._read)
+            contents = (content for content in map(read_content, others) if isinstance(content, bytes))
+            found = (_ID.findall(content.decode("utf-8", "replace")) for content in contents)
+            self._ids[folder] = {plain.strip() or quoted for ids in found for quoted, plain in ids}
+        return self._ids[folder]
 
 
 def owners(summaries: Sequence[Summary]) -> dict[str, Summary]:

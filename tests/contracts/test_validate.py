@@ -320,3 +320,25 @@ def test_blanks_are_text_in_the_old_dialect() -> None:
     old = old.replace("property: readings are right", 'property: " "').replace("if_fails: Look", 'if_fails: " " # Look')
     rules = {finding.rule for finding in check_content(old.encode(), "c.yaml").findings}
     assert rules.isdisjoint({"SCHEMA-002", "SCHEMA-005", "SCHEMA-008", "SCHEMA-009"})
+
+
+@pytest.mark.parametrize("written", ["{id: %s, ", "{\"id\": '%s', ", "\n  id: %s  # its name\n  "])
+def test_a_file_alone_knows_what_its_folder_has(written: str, tmp_path: Path) -> None:
+    """By file or by id: nothing is called missing that is found when all are named."""
+    rest = 'version: "1", description: d, references: [r], kind: pattern'
+    other = f"metadata: {written % 'their own name'}{rest}}}\n"
+    if "\n" in written:
+        other = f"metadata:{written % 'their own name'}{rest.replace(', ', chr(10) + '  ')}\n"
+    (tmp_path / "other.yaml").write_text(other)
+    for name, expected in (("other", []), ("their own name", []), ("theirs", ["REF-005"])):
+        (tmp_path / "one.yaml").write_text(f"metadata: {{{rest}, depends_on: [{name}]}}\n")
+        for paths in ([tmp_path / "one.yaml"], [tmp_path]):
+            assert [finding.rule for finding in validate(paths).findings] == expected
+
+
+def test_in_a_folder_an_id_of_something_else_is_no_contract(tmp_path: Path) -> None:
+    """What was read is known exactly, so only contracts' own names count."""
+    rest = 'version: "1", description: d, references: [r], kind: pattern'
+    (tmp_path / "other.yaml").write_text(f"metadata: {{{rest}}}\nproof_obligations: [{{id: OBL-1, property: p}}]\n")
+    (tmp_path / "one.yaml").write_text(f"metadata: {{{rest}, depends_on: [OBL-1]}}\n")
+    assert [finding.rule for finding in validate([tmp_path]).findings] == ["REF-005"]
