@@ -36,23 +36,22 @@ def _taken_names(summaries: Sequence[Summary]) -> Iterator[Finding]:
             message = f"contracts go by their file's name, and '{name}' is taken by {stems[name]}; rename one"
             yield _finding(summary, 1, 1, "REF-004", message)
         elif summary.id is not None:
-            yield from _taken(summary, summary.id, ids, "contract id", of_old=False)
+            first = ids.setdefault(summary.id[0], (summary, summary.id))
+            if first[0] is not summary and (first[0].version_2 or summary.version_2):  # else names of another kind
+                yield _taken(summary, summary.id, first, "contract id")
         stems.setdefault(name, summary.file)
         for falsifier in summary.falsifier_ids:
-            yield from _taken(summary, falsifier, falsifiers, "falsifier id", of_old=True)
+            first = falsifiers.setdefault(falsifier[0], (summary, falsifier))
+            if first[0] is not summary:
+                yield _taken(summary, falsifier, first, "falsifier id")
 
 
-def _taken(
-    summary: Summary, named: Named, seen: dict[str, tuple[Summary, Named]], what: str, *, of_old: bool
-) -> Iterator[Finding]:
-    """REF-004 for a name that another contract has; ``of_old``: also where both are of the old dialect."""
+def _taken(summary: Summary, named: Named, by: tuple[Summary, Named], what: str) -> Finding:
     name, line, column = named
-    first, (_, first_line, first_column) = seen.setdefault(name, (summary, named))
-    if first is not summary and (of_old or first.version_2 or summary.version_2):
-        message = (
-            f"{what} '{name}' is taken by {first.file}:{first_line}:{first_column}; evidence goes by it: rename one"
-        )
-        yield _finding(summary, line, column, "REF-004", message)
+    first, (_, first_line, first_column) = by
+    place = f"{first.file}:{first_line}:{first_column}"
+    message = f"{what} '{name}' is taken by {place}; evidence goes by it: rename one"
+    return _finding(summary, line, column, "REF-004", message)
 
 
 def _dependencies(summaries: Sequence[Summary]) -> Iterator[Finding]:
@@ -88,7 +87,7 @@ class Elsewhere:
     """The contracts that stand in the trees of those that were read, but were not read themselves."""
 
     def __init__(self, read: Iterable[str]) -> None:
-        self._read = set(map(os.path.abspath, read))
+        self._read = frozenset(read)
         self._stems: dict[str, set[str]] = {}  # by root
         self._ids: dict[str, set[str]] = {}  # by folder
 
@@ -106,11 +105,11 @@ class Elsewhere:
         if root not in self._stems:
             below = (entry for _, _, entries in os.walk(root) for entry in entries)
             self._stems[root] = {stem(entry) for entry in below if entry.endswith(SUFFIXES)}
-        return name in self._stems[root] or name in self._ids_in(os.path.dirname(os.path.abspath(file)))
+        return name in self._stems[root] or name in self._ids_in(os.path.dirname(file))
 
     def _ids_in(self, folder: str) -> set[str]:
         if folder not in self._ids:
-            names = next(os.walk(folder), (folder, [], []))[2]
+            names = next(os.walk(folder or os.curdir), (folder, [], []))[2]
             files = (os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES))
             others = (file for file in files if file not in self._read)
             contents = (content for content in map(read_content, others) if isinstance(content, bytes))
