@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from importlib import resources
 from pathlib import Path
 
@@ -39,13 +40,13 @@ def run(arguments: argparse.Namespace) -> int:
     """Write what is missing, say what was written and what to do next."""
     folder: Path = arguments.folder
     wanted = {folder / name: _template(source) for name, source in FILES.items()}
-    blocked = [path for path in wanted if _obstacle(path, folder)]
+    shared = {folder / name: _template(source) for name, source in SHARED_FILES.items()}
+    blocked = [path for path in (*wanted, *shared) if _obstacle(path, folder)]
     blocked += [path for path, text in wanted.items() if path.is_file() and path.read_bytes() != text]
     if blocked:
         complain(f"nothing was written: {', '.join(map(str, blocked))}: stands there with other content")
         complain("move it away, or start in another folder: pv init FOLDER")
         return NOTHING_TO_DO
-    shared = {folder / name: _template(source) for name, source in SHARED_FILES.items()}
     hints = [_hint(path, text.decode()) for path, text in shared.items() if path.exists()]
     for path, text in {**wanted, **shared}.items():
         if not path.exists():
@@ -63,11 +64,15 @@ def _template(source: str) -> bytes:
 
 
 def _obstacle(path: Path, folder: Path) -> bool:
-    """Whether something other than a file stands where ``path`` is to be, or other than a folder above it."""
+    """Whether something other than a file stands where ``path`` is to be, or other than a folder above it.
+
+    A link that leads nowhere is such a thing.
+    """
     above = [parent for parent in path.parents if parent == folder or folder in parent.parents]
-    if folder.exists() and not folder.is_dir():
+    if os.path.lexists(folder) and not folder.is_dir():
         raise AprenderError(f"{folder} is not a folder; name one, or a name that is free")
-    return any(parent.exists() and not parent.is_dir() for parent in above) or (path.exists() and not path.is_file())
+    blocked = any(os.path.lexists(parent) and not parent.is_dir() for parent in above)
+    return blocked or (os.path.lexists(path) and not path.is_file())
 
 
 def _hint(path: Path, text: str) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 
-from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, stem
+from aprender.contracts.files import STANDARD_INPUT, SUFFIXES, read_content, stem
 from aprender.contracts.findings import Finding, Hints, Severity
 from aprender.contracts.summary import Named, Summary
 
 _HINTS = 5_000  # names that suggestions may look at, per set: more would take longer than checking the contracts
+_ID = re.compile(r"""\bid["']?[ ]*:[ ]+(?:["']([^"'\n]*)["']|([^\s"',}#][^\n,}#]*))""")  # of anything: rather a miss
 _TREE = "contracts"  # where only some files of a tree are validated, the folder of this name is its root
 
 
@@ -34,26 +36,28 @@ def _taken_names(summaries: Sequence[Summary]) -> Iterator[Finding]:
             message = f"contracts go by their file's name, and '{name}' is taken by {stems[name]}; rename one"
             yield _finding(summary, 1, 1, "REF-004", message)
         elif summary.id is not None:
-            yield from _taken(summary, summary.id, ids, "contract id")
+            first = ids.setdefault(summary.id[0], (summary, summary.id))
+            if first[0] is not summary and (first[0].version_2 or summary.version_2):  # else names of another kind
+                yield _taken(summary, summary.id, first, "contract id")
         stems.setdefault(name, summary.file)
         for falsifier in summary.falsifier_ids:
-            yield from _taken(summary, falsifier, falsifiers, "falsifier id")
+            first = falsifiers.setdefault(falsifier[0], (summary, falsifier))
+            if first[0] is not summary:
+                yield _taken(summary, falsifier, first, "falsifier id")
 
 
-def _taken(summary: Summary, named: Named, seen: dict[str, tuple[Summary, Named]], what: str) -> Iterator[Finding]:
+def _taken(summary: Summary, named: Named, by: tuple[Summary, Named], what: str) -> Finding:
     name, line, column = named
-    first, (_, first_line, first_column) = seen.setdefault(name, (summary, named))
-    if first is not summary and (first.version_2 or summary.version_2):
-        message = (
-            f"{what} '{name}' is taken by {first.file}:{first_line}:{first_column}; evidence goes by it: rename one"
-        )
-        yield _finding(summary, line, column, "REF-004", message)
+    first, (_, first_line, first_column) = by
+    place = f"{first.file}:{first_line}:{first_column}"
+    message = f"{what} '{name}' is taken by {place}; evidence goes by it: rename one"
+    return _finding(summary, line, column, "REF-004", message)
 
 
 def _dependencies(summaries: Sequence[Summary]) -> Iterator[Finding]:
     """REF-005: every contract that is named exists. REF-011: and has the equation that is taken from it."""
     equations = {name: set(summary.equations) for summary in summaries for name in _names(summary)}
-    elsewhere = Elsewhere()
+    elsewhere = Elsewhere(summary.file for summary in summaries)
     hints = Hints(_HINTS)
     for summary in summaries:
         for name, line, column in summary.needs:
@@ -82,11 +86,16 @@ def bare(name: str) -> str:
 class Elsewhere:
     """The contracts that stand in the trees of those that were read, but were not read themselves."""
 
-    def __init__(self) -> None:
+    def __init__(self, read: Iterable[str]) -> None:
+        self._read = frozenset(read)
         self._stems: dict[str, set[str]] = {}  # by root
+        self._ids: dict[str, set[str]] = {}  # by folder
 
     def has(self, name: str, file: str) -> bool:
-        """Whether a contract of this name stands beside ``file``, or in its tree of contracts."""
+        """Whether a contract goes by this name: by its file in the tree of ``file``, or by an id in its folder.
+
+        Files of the folder are only looked at, not parsed, and only where no file has the name.
+        """
         if file == STANDARD_INPUT:
             return True  # nobody knows where it belongs
         root = folder = os.path.dirname(os.path.abspath(file))
@@ -96,7 +105,17 @@ class Elsewhere:
         if root not in self._stems:
             below = (entry for _, _, entries in os.walk(root) for entry in entries)
             self._stems[root] = {stem(entry) for entry in below if entry.endswith(SUFFIXES)}
-        return name in self._stems[root]
+        return name in self._stems[root] or name in self._ids_in(os.path.dirname(file))
+
+    def _ids_in(self, folder: str) -> set[str]:
+        if folder not in self._ids:
+            names = next(os.walk(folder or os.curdir), (folder, [], []))[2]
+            files = (os.path.join(folder, name) for name in names if name.lower().endswith(SUFFIXES))
+            others = (file for file in files if file not in self._read)
+            contents = (content for content in map(read_content, others) if isinstance(content, bytes))
+            found = (_ID.findall(content.decode("utf-8", "replace")) for content in contents)
+            self._ids[folder] = {plain.strip() or quoted for ids in found for quoted, plain in ids}
+        return self._ids[folder]
 
 
 def owners(summaries: Sequence[Summary]) -> dict[str, Summary]:

@@ -114,16 +114,25 @@ def source_of(node: ast.expr) -> str:
 
 def _parts(node: ast.expr) -> Iterator[ast.expr]:
     yield node
-    children: list[ast.expr] = []
+    for child in children(node):
+        yield from _parts(child)
+
+
+def has_name(node: ast.expr) -> bool:
+    """Whether a part asks for anything that is observed."""
+    return any(isinstance(part, ast.Name) for part in _parts(node))
+
+
+def children(node: ast.expr) -> list[ast.expr]:
+    """What a part is made of: none for a name or a number."""
     match node:
         case ast.BinOp():
-            children = [node.left, node.right]
+            return [node.left, node.right]
         case ast.UnaryOp():
-            children = [node.operand]
+            return [node.operand]
         case ast.Call():
-            children = node.args
-    for child in children:
-        yield from _parts(child)
+            return node.args
+    return []
 
 
 def column_of(text: str, node: ast.expr) -> int:

@@ -37,7 +37,7 @@ class Finding(NamedTuple):
 
 
 def did_you_mean(word: str, valid: Iterable[str]) -> str:
-    """`` Did you mean 'x'?`` with a leading blank where one of ``valid`` is near ``word``, else an empty string."""
+    """`` Did you mean 'x'?``, a blank before it, where one of ``valid`` is near ``word`` in any case; else nothing."""
     near = _nearest(word, tuple(valid))
     return f" Did you mean '{near}'?" if near else ""
 
@@ -60,6 +60,7 @@ class Hints:
 def _nearest(word: str, valid: tuple[str, ...]) -> str | None:
     import difflib  # only where something is wrong: start-up is part of the interface
 
-    if len(valid) > _COMPARED:
-        valid = tuple(name for name in valid if name[:1] == word[:1])
-    return next(iter(difflib.get_close_matches(word, valid, n=1, cutoff=0.6)), None)
+    names = {name.lower(): name for name in reversed(valid)}
+    word = word.lower()
+    near = [name for name in names if name[:1] == word[:1]] if len(names) > _COMPARED else list(names)
+    return next((names[name] for name in difflib.get_close_matches(word, near, n=1, cutoff=0.6)), None)

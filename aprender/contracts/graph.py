@@ -70,7 +70,7 @@ class _Builder:
     def __init__(self, read: Documents) -> None:
         self.read = read
         self.owner = owners(read.summaries)
-        self.elsewhere = Elsewhere()
+        self.elsewhere = Elsewhere(summary.file for summary in read.summaries)
         self.nodes: dict[str, Node] = {}
         self.edges: dict[tuple[str, str, str], Edge] = {}
         self.orphans: list[Orphan] = []

@@ -51,6 +51,8 @@ def key_of(node: ast.expr) -> str:
             return key_of(node.operand)
         case ast.UnaryOp():
             return f"(-{key_of(node.operand)})"
+        case ast.Call(func=ast.Name(id="abs"), args=[ast.BinOp(op=ast.Sub()) as apart]):
+            return f"abs({' Sub '.join(sorted((key_of(apart.left), key_of(apart.right))))})"
         case ast.Call(func=ast.Name(id=function)):
             arguments = [key_of(argument) for argument in node.args]
             return f"{function}({', '.join(sorted(arguments))})"

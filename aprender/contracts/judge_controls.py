@@ -1,45 +1,40 @@
 """Whether an expectation or guard can come out either way, found without any system: the judge is tried on numbers.
 
-A comparison is foregone where that is proved: from the intervals that its sides can reach, or from its names
-cancelling. Where a name stands in it more than once intervals say too little; then it is foregone if it came out the
-same for a rich, fixed sample of observations and a search from the closest of them. A false alarm is worse than a miss.
+A comparison is foregone where that is proved: from the intervals that its sides can reach, from its names cancelling,
+or from what the guards say already. Where a name stands in it more than once intervals say too little; then it is
+foregone if it came out the same for a rich, fixed sample of observations and a search from the closest of them. A false
+alarm is worse than a miss.
 """
 
 from __future__ import annotations
 
 import _ast as ast
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from aprender.contracts.expression import Comparison, EvaluationError, source_of, value_of
-from aprender.contracts.intervals import ANY, LARGEST, Interval, key_of, range_of
+from aprender.contracts.expression import Comparison, EvaluationError, children, has_name, source_of
+from aprender.contracts.intervals import LARGEST, Interval, key_of, range_of
+from aprender.contracts.limits import Bound, Limits, Terms, add_terms, bound_of, constant_of, decided, difference
 from aprender.contracts.samples import Effort, repeats_a_name, sampled
 
 NO_MATTER_WHAT = "no observation can change the outcome"
-_MIRRORED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "==": "==", "!=": "!="}
 _NOT_FINITE = frozenset(("nan", "inf", "infinity"))
 
 
-def foregone(comparison: Comparison, guards: Sequence[Comparison] = (), effort: Effort | None = None) -> str | None:
+def foregone(comparison: Comparison, guards: Limits | None = None, effort: Effort | None = None) -> str | None:
     """Why the outcome is the same for every observation (that passes ``guards``), None where it may differ.
 
     Comparisons that share an ``effort`` share what may be spent on trying.
     """
     if word := next((name for name in sorted(comparison.names) if name.lower() in _NOT_FINITE), None):
         return f"'{word}' is no number here: a bound is finite"
-    if reason := _without_value(comparison):
+    if reason := _without_value(comparison) or _without_names(comparison):
         return reason
-    if not comparison.names:
-        return f"compares constants: {NO_MATTER_WHAT}"
-    if key_of(comparison.left) == key_of(comparison.right):
-        return f"compares '{source_of(comparison.left)}' with itself: {NO_MATTER_WHAT}"
-    terms, constant = _difference(comparison)
-    if not terms:
-        return f"the names cancel out: {NO_MATTER_WHAT}"
-    outcome, whose = _proved(comparison, terms, constant, {}), ""
+    outcome, whose = _proved(comparison, {}), ""
     if outcome is None and guards:
-        bounds = _bounds(guards)
-        outcome, whose = _proved(comparison, terms, constant, bounds) if bounds else None, " that passes the guards"
+        outcome, whose = guards.outcome(comparison), " that passes the guards"
+        if outcome is None and guards.names:
+            outcome = _proved(comparison, guards.names)
     if outcome is None:
         outcome, whose = sampled(comparison, effort or Effort()), ""
     if outcome is None:
@@ -49,13 +44,27 @@ def foregone(comparison: Comparison, guards: Sequence[Comparison] = (), effort: 
     return f"holds of no observation{whose}: nothing can satisfy it"
 
 
-def contradicted(guards: Sequence[Comparison]) -> tuple[Comparison, Comparison] | None:
-    """The first guard that leaves nothing of what the earlier ones let through, and the one that it contradicts."""
-    for index, guard in enumerate(guards):
-        for earlier in guards[:index]:
-            if guard.names == earlier.names and _bounds((earlier, guard)) is None:
-                return guard, earlier
+def contradicted(comparisons: Sequence[Comparison]) -> tuple[Comparison, Comparison] | None:
+    """A comparison that can't hold beside the others, and one that it contradicts (the last one, if only all do)."""
+    limits = Limits()
+    for index, comparison in enumerate(comparisons):
+        if limits.outcome(comparison) is False:
+            earlier = comparisons[:index]
+            return comparison, next((e for e in earlier if Limits((e,)).outcome(comparison) is False), earlier[-1])
+        limits.add(comparison)
+    for comparison in comparisons if limits.names else ():
+        if _from_ranges(comparison, limits.names) is False:
+            others = [other for other in comparisons if other is not comparison]
+            alone = (other for other in others if _from_ranges(comparison, Limits((other,)).names) is False)
+            return comparison, next(alone, others[-1])
     return None
+
+
+def repeated(comparisons: Sequence[Comparison]) -> list[tuple[Comparison, Comparison]]:
+    """Each comparison that says the same as an earlier one, however it is written, and that one."""
+    first: dict[Bound, Comparison] = {}
+    pairs = ((one, first.setdefault(bound, one)) for one in comparisons if (bound := bound_of(one)))
+    return [(one, earlier) for one, earlier in pairs if one is not earlier]
 
 
 def hold_of_nothing(guards: Sequence[Comparison]) -> bool:
@@ -92,97 +101,87 @@ def _without_value(comparison: Comparison) -> str | None:
     return None
 
 
-def _proved(
-    comparison: Comparison, terms: Mapping[str, tuple[float, ast.expr]], constant: float, bounds: Mapping[str, Interval]
-) -> bool | None:
+def _without_names(comparison: Comparison) -> str | None:
+    """What no name, or not every name, has a say in: all of them cancel out, or one does within a side."""
+    if not comparison.names:
+        return f"compares constants: {NO_MATTER_WHAT}"
+    if key_of(comparison.left) == key_of(comparison.right):
+        return f"compares '{source_of(comparison.left)}' with itself: {NO_MATTER_WHAT}"
+    if not any(factor for factor, _ in difference(comparison)[0].values()):
+        return f"the names cancel out: {NO_MATTER_WHAT}"
+    for part in reversed(list(comparison.parts())):  # parts come after the whole
+        if (value := constant_of(part)) is not None and has_name(part):
+            return f"'{source_of(part)}' is {value:g} whatever is observed"
+    if found := _cancelled(comparison.left) or _cancelled(comparison.right):
+        cancelled, whole = map(source_of, found)
+        return f"'{cancelled}' cancels out of '{whole}': whatever it is, the outcome is the same"
+    return None
+
+
+def _cancelled(node: ast.expr) -> tuple[ast.expr, ast.expr] | None:
+    """A part that cancels out of a sum within one side, as in ``x + y - x``, and that sum: nobody means that."""
+    terms: Terms = {}
+    add_terms(node, 1.0, terms)
+    for factor, part in terms.values():
+        if not factor:
+            return part, node
+    inner = (_cancelled(child) for _, part in terms.values() for child in children(part))
+    return next(filter(None, inner), None)
+
+
+def _proved(comparison: Comparison, bounds: Mapping[str, Interval]) -> bool | None:
     outcome = _from_ranges(comparison, bounds)
-    if outcome is not None or len(terms) > 1 or not repeats_a_name(comparison):
+    if outcome is not None:
         return outcome
+    if comparison.symbol in ("==", "!=") and _differ(comparison.left, comparison.right):
+        return comparison.symbol == "!="
+    if not repeats_a_name(comparison):
+        return None
+    found, constant = difference(comparison)
+    terms = [term for term in found.values() if term[0]]
+    if len(terms) != 1:
+        return None
     # One term is left of many: its range decides, with room for what rounding may do to the rest.
-    ((factor, atom),) = terms.values()
+    ((factor, atom),) = terms
     reached = range_of(atom, bounds)
     if reached is None:
         return None
     ends = sorted(constant + factor * end for end in reached)
     room = 1e-9 * abs(constant)
-    return _decided(comparison.symbol, Interval(ends[0] - room, ends[1] + room), Interval(0.0, 0.0))
+    return decided(comparison.symbol, Interval(ends[0] - room, ends[1] + room), Interval(0.0, 0.0))
 
 
 def _from_ranges(comparison: Comparison, bounds: Mapping[str, Interval]) -> bool | None:
     left, right = range_of(comparison.left, bounds), range_of(comparison.right, bounds)
     left, right = left and left.finite, right and right.finite
-    return _decided(comparison.symbol, left, right) if left and right else None
+    return decided(comparison.symbol, left, right) if left and right else None
 
 
-def _decided(symbol: str, left: Interval, right: Interval) -> bool | None:
-    """What all numbers of two intervals have in common, if anything."""
-    if symbol in (">", ">="):
-        return _decided(_MIRRORED[symbol], right, left)
-    if symbol in ("==", "!="):
-        apart = left.high < right.low or right.high < left.low
-        one = left.low == left.high == right.low == right.high
-        return (symbol == "!=") is apart if apart or one else None
-    never = left.low > right.high or (symbol == "<" and left.low == right.high)
-    always = left.high < right.low or (symbol == "<=" and left.high == right.low)
-    return always if always or never else None
+def _differ(one: ast.expr, other: ast.expr) -> bool:
+    """Whether one side is zero and the other never is, though it has both signs: ``1 / x``."""
+    return (constant_of(one) == 0 and _least_size(other) > 0) or (constant_of(other) == 0 and _least_size(one) > 0)
 
 
-def _difference(comparison: Comparison) -> tuple[dict[str, tuple[float, ast.expr]], float]:
-    """Left side minus right side as a sum: a factor for each part that is no sum itself, and a constant."""
-    terms: dict[str, tuple[float, ast.expr]] = {}
-    constant = _add(comparison.left, 1.0, terms) + _add(comparison.right, -1.0, terms)
-    return {key: term for key, term in terms.items() if term[0] != 0}, constant
-
-
-def _add(node: ast.expr, factor: float, terms: dict[str, tuple[float, ast.expr]]) -> float:
-    """Add ``factor`` times ``node`` to ``terms``; returns what of it is constant."""
+def _least_size(node: ast.expr) -> float:
+    """A size that ``node`` never falls below, whatever is observed; as floating point has it, not only on paper."""
+    reached = range_of(node, {})
+    least = max(reached.low, -reached.high, 0.0) if reached else 0.0
     match node:
-        case ast.BinOp(op=ast.Add()):
-            return _add(node.left, factor, terms) + _add(node.right, factor, terms)
-        case ast.BinOp(op=ast.Sub()):
-            return _add(node.left, factor, terms) + _add(node.right, -factor, terms)
         case ast.UnaryOp():
-            return _add(node.operand, -factor if isinstance(node.op, ast.USub) else factor, terms)
-        case ast.BinOp(op=ast.Mult()) if (number := _constant(node.left)) is not None:
-            return _add(node.right, factor * number, terms)
-        case ast.BinOp(op=ast.Mult()) if (number := _constant(node.right)) is not None:
-            return _add(node.left, factor * number, terms)
-        case ast.BinOp(op=ast.Div()) if number := _constant(node.right):
-            return _add(node.left, factor / number, terms)
-        case _ if (number := _constant(node)) is not None:
-            return factor * number
-    key = key_of(node)
-    terms[key] = terms.get(key, (0.0, node))[0] + factor, node
-    return 0.0
+            return max(least, _least_size(node.operand))
+        case ast.Call(func=ast.Name(id="abs")):
+            return max(least, _least_size(node.args[0]))
+        case ast.BinOp(op=ast.Mult()):
+            return max(least, _least_size(node.left) * _least_size(node.right))
+        case ast.BinOp(op=ast.Div()):
+            largest = _largest_size(node.right)
+            return max(least, _least_size(node.left) / largest) if largest else least
+        case ast.BinOp(op=ast.Pow()) if (exponent := constant_of(node.right)) is not None and exponent < 0:
+            largest = _largest_size(node.left)
+            return max(least, math.pow(largest, exponent)) if largest >= 1 else least
+    return least
 
 
-def _constant(node: ast.expr) -> float | None:
-    """The value of a part that is the same for every observation: no name in it, or equal things divided."""
-    try:
-        return value_of(node, {})
-    except EvaluationError:
-        return None
-    except KeyError:
-        reached = range_of(node, {})
-        return reached.low if reached and reached.low == reached.high else None
-
-
-def _bounds(guards: Iterable[Comparison]) -> dict[str, Interval] | None:
-    """What guards of the form ``name >= 2`` leave of each name; None where that is nothing."""
-    bounds: dict[str, Interval] = {}
-    for guard in guards:
-        sides = ((guard.symbol, guard.left, guard.right), (_MIRRORED[guard.symbol], guard.right, guard.left))
-        for symbol, name, bound in sides:
-            value = _constant(bound)
-            if isinstance(name, ast.Name) and value is not None:
-                known, left = bounds.get(name.id, ANY), _left_by(symbol, value)
-                bounds[name.id] = Interval(max(known.low, left.low), min(known.high, left.high))
-    return None if any(one.low > one.high for one in bounds.values()) else bounds
-
-
-def _left_by(symbol: str, value: float) -> Interval:
-    above = math.nextafter(value, math.inf) if symbol == ">" else value
-    below = math.nextafter(value, -math.inf) if symbol == "<" else value
-    return Interval(
-        above if symbol in (">", ">=", "==") else ANY.low, below if symbol in ("<", "<=", "==") else ANY.high
-    )
+def _largest_size(node: ast.expr) -> float:
+    reached = range_of(node, {})
+    return max(abs(reached.low), abs(reached.high)) if reached else math.inf

@@ -14,7 +14,7 @@ from aprender.contracts.check import check_content
 from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import Finding, Position
 from aprender.contracts.migrate_edits import CannotEdit, Edits, read_again
-from aprender.contracts.migrate_steps import fill_gaps, put_aside, rename_words
+from aprender.contracts.migrate_steps import fill_gaps, put_aside, put_words_aside, rename_words
 from aprender.contracts.reader import read_bytes
 from aprender.contracts.schema_check import is_version_2
 from aprender.contracts.syntax import lines_of
@@ -81,7 +81,7 @@ def _migrate(content: bytes, file: str) -> Migration:
 def steps_of(document: Document) -> Steps:
     """Take a document of the published dialect, whose data is a mapping, to version 2, valid or not."""
     done, notes = list[Edits](), list[str]()
-    for step in (rename_words, fill_gaps, *[put_aside] * MOST_STEPS):
+    for step in (rename_words, fill_gaps, put_words_aside, *[put_aside] * MOST_STEPS):
         try:
             edits = Edits(document)
             notes += step(edits)

@@ -19,7 +19,7 @@ from yaml import MappingNode, Node, ScalarNode, SequenceNode
 from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import Position
 from aprender.contracts.reader import plain_scalar, read_text
-from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1
+from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, SURROGATES
 
 _PROPERTIES = re.compile(r"(?:[&!]\S*\s+)*")  # anchor and tag: they stand before the scalar and belong to its node
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")
@@ -103,7 +103,8 @@ class Edits:
 
     def unlist(self, path: KeyPath, name: str) -> None:
         """Turn a list of mappings that begin with the key ``name`` into one mapping by their names."""
-        node = self._entry(path)[1]
+        parent, node = self._entry(path)
+        deeper = " " if node.start_mark.column == parent.start_mark.column else ""  # a list may stand as far left
         for item in node.value:
             key, value = item.value[0]
             dash = self.text.rfind("-", 0, key.start_mark.index)
@@ -111,7 +112,7 @@ class Edits:
             if node.flow_style or key.value != name or between.strip(" ") or not isinstance(value, ScalarNode):
                 message = f"to become a mapping by name, each entry of this list must begin with '- {name}: ...'"
                 raise CannotEdit(path, message)
-            self._replace(dash, value.end_mark.index, f"{written(value.value)}:")
+            self._replace(dash, value.end_mark.index, f"{deeper}{written(value.value)}:")
         entries = {item[name]: {key: entry for key, entry in item.items() if key != name} for item in self.value(path)}
         self.values[path] = entries
 
@@ -225,8 +226,9 @@ def read_again(text: str, file: str) -> Document | None:
 def _composed(text: str) -> Any:
     """The nodes of ``text``. It was read before, so it is one document of bounded depth."""
     stand_ins = {ord(mark): "_" for mark in LINE_BREAKS_OF_YAML_1_1}  # libyaml would count them as line breaks
+    text = SURROGATES.sub(r"\1\\u005f\\u005f", text.translate(stand_ins))  # which it does not read, either
     try:
-        node = yaml.compose(text.translate(stand_ins), Loader=yaml.CBaseLoader)
+        node = yaml.compose(text, Loader=yaml.CBaseLoader)
     except yaml.YAMLError as error:
         what = getattr(error, "problem", None) or error
         raise CannotEdit((), f"the file can't be edited by position: {what}") from None

@@ -10,6 +10,7 @@ from typing import Any
 from aprender.contracts.document import KeyPath
 from aprender.contracts.findings import did_you_mean
 from aprender.contracts.migrate_edits import Edits, written
+from aprender.contracts.rules.references import applicable_names, checkable_names
 from aprender.contracts.schema import Violation, contract_schema, violations
 
 ALIASES = {
@@ -49,6 +50,29 @@ def fill_gaps(edits: Edits) -> list[str]:
         classes = item.get("counter_example_classes")
         for index, entry in enumerate(classes if isinstance(classes, list) else ()):
             notes += _defect_class(edits, (*path, "counter_example_classes", index), entry)
+    return _counted(notes)
+
+
+def put_words_aside(edits: Edits) -> list[str]:
+    """Where version 2 has the id of something in the contract, words that are none get x-; a gate keeps its ids."""
+    notes = list[str]()
+    obligations = {item.get("id") for _, item in _items(edits, "proof_obligations")}
+    for block, key, known in (
+        ("proof_obligations", "applies_to", applicable_names(edits.document)),
+        ("kani_harnesses", "obligation", obligations),
+    ):
+        for path, item in _items(edits, block):
+            if item.get(key) and isinstance(item[key], str) and item[key] not in known and f"x-{key}" not in item:
+                edits.rename((*path, key), f"x-{key}")
+                notes.append(f"{block}.{key} is no id: it is now x-{key}")
+    gate = edits.document.data.get("qa_gate")
+    checks = gate.get("checks") if isinstance(gate, dict) and "x-checks" not in gate else None
+    known = checkable_names(edits.document)
+    if isinstance(checks, list) and all(isinstance(check, str) for check in checks) and not known.keys() >= set(checks):
+        if ids := [check for check in checks if check in known]:
+            edits.add(("qa_gate",), "checks", ids)
+        edits.rename(("qa_gate", "checks"), "x-checks")
+        notes.append("qa_gate.checks is now x-checks, but for its ids" if ids else "qa_gate.checks is now x-checks")
     return _counted(notes)
 
 

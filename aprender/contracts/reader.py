@@ -33,7 +33,7 @@ from yaml.reader import ReaderError
 from aprender.contracts.document import Document
 from aprender.contracts.files import MAX_BYTES
 from aprender.contracts.findings import Finding
-from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, lines_of, syntax_finding, undecodable
+from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, SURROGATES, lines_of, syntax_finding, undecodable
 
 MAX_DEPTH = 64
 MAX_VALUES = 120_000  # aliases count each time they are expanded: an alias bomb ends here
@@ -49,6 +49,8 @@ _NON_FINITE = {f"{sign}.{word}": math.inf for sign in ("", "+", "-") for word in
 _WORDS = dict.fromkeys(("", "~", "null", "Null", "NULL")) | {
     "true": True, "True": True, "TRUE": True, "false": False, "False": False, "FALSE": False,
 }  # fmt: skip
+_ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})")
+_TWO_ESCAPES = re.compile(r"(?:\\u[0-9a-f]{4}){2}")
 _DROPPED: Any = object()  # stands for the key of a value that is read and not kept
 
 
@@ -118,10 +120,11 @@ class _Builder:
         self.merging: set[int] = set()
         self.values_built = 0
         self.restored: dict[int, str] = {}
+        self.escaped: dict[str, str] = {}
 
     def read(self) -> None:
         """Consume the whole stream: exactly one document."""
-        parser = CParser(self._without_old_line_breaks())
+        parser = CParser(self._for_libyaml())
         handlers = {
             ScalarEvent: self._scalar,
             MappingStartEvent: self._mapping,
@@ -205,15 +208,33 @@ class _Builder:
     def _last_step(self) -> Any:
         return len(self.container) - 1 if isinstance(self.container, list) else next(reversed(self.container))
 
-    def _without_old_line_breaks(self) -> str:
-        """The text for libyaml, which counts NEL, LS and PS as line breaks; YAML 1.2 and editors do not."""
-        present = [mark for mark in LINE_BREAKS_OF_YAML_1_1 if mark in self.text]
-        if not present:
+    def _for_libyaml(self) -> str:
+        """The text with what libyaml reads in another way than YAML 1.2 replaced, character for character.
+
+        It counts NEL, LS and PS as line breaks, and refuses a character that is escaped as two surrogates.
+        """
+        marks = [mark for mark in LINE_BREAKS_OF_YAML_1_1 if mark in self.text]
+        pairs = {found[2] for found in SURROGATES.finditer(self.text)} if "\\u" in self.text else set()
+        if not marks and not pairs:
             return self.text
-        unused = (code for code in range(0xE000, 0xF8FF) if chr(code) not in self.text)
-        replaced = {ord(mark): next(unused) for mark in present}
+        used = set(map(ord, set(self.text))) | {int(code, 16) for code in _ESCAPE.findall(self.text)}
+        unused = (code for code in range(0xE000, 0xF8FF) if code not in used)
+        replaced = {ord(mark): next(unused) for mark in marks}
         self.restored = {code: chr(mark) for mark, code in replaced.items()}
-        return self.text.translate(replaced)
+        filler = next(unused)
+        for pair, code in zip(sorted(pairs), unused, strict=False):  # more of them than there are codes stay refused
+            self.escaped[pair] = f"\\u{code:04x}\\u{filler:04x}"
+            self.restored[code], self.restored[filler] = _character(pair), ""
+        text = SURROGATES.sub(lambda found: found[1] + self.escaped.get(found[2], found[2]), self.text)
+        return text.translate(replaced)
+
+    def _restored(self, event: Any) -> str:
+        """The text of a scalar as it stands in the file; outside of double quotes an escape is plain text."""
+        value: str = event.value.translate(self.restored)
+        if self.escaped and event.style != '"' and "\\u" in value:
+            texts = {stand_in: pair for pair, stand_in in self.escaped.items()}
+            value = _TWO_ESCAPES.sub(lambda found: texts.get(found[0], found[0]), value)
+        return value
 
     def _at(self, event: Any, rule: str, message: str) -> Finding:
         mark = event.start_mark
@@ -287,7 +308,7 @@ class _Builder:
             return
         value = event.value
         if self.restored:
-            value = value.translate(self.restored)
+            value = self._restored(event)
         tag = event.tag
         if tag is None and event.implicit[0]:
             if not value or value[0] in _NOT_ALWAYS_TEXT:
@@ -299,7 +320,7 @@ class _Builder:
             self.anchors[event.anchor] = value
 
     def _mapping_key(self, event: Any) -> None:
-        key = event.value.translate(self.restored) if self.restored else event.value
+        key = self._restored(event) if self.restored else event.value
         if event.tag not in (None, "!", _STR_TAG):
             self._refuse_tag(event)
         if key == "<<" and event.implicit[0]:
@@ -343,6 +364,12 @@ class _Builder:
             self.findings.append(self._at(event, "YAML-005", message))
             return text
         return value
+
+
+def _character(pair: str) -> str:
+    """The character that two escaped surrogates stand for."""
+    high, low = (int(code, 16) for code in _ESCAPE.findall(pair))
+    return chr(0x10000 + ((high - 0xD800) << 10) + low - 0xDC00)
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import MAX_FINDINGS, Finding, did_you_mean
-from aprender.contracts.schema import Violation, violations
+from aprender.contracts.schema import Violation, contract_schema, violations
 
 # The blocks that SCHEMA-019 knows: those of the published contract, and the one that tests had before they had a name.
 _BLOCKS = (
@@ -19,6 +19,7 @@ _BLOCKS = (
 )  # fmt: skip
 _LONGEST_KEY = 40  # of a key that may be a misspelt block
 
+_CONTRACT_TITLES = {"Contract of the published dialect": "Contract, version 2"}
 _TYPE_NAMES = {
     "object": "a mapping", "array": "a list", "string": "text", "integer": "a whole number",
     "number": "a number", "boolean": "true or false", "null": "empty",
@@ -145,9 +146,28 @@ class _Sentences:
             if self.strict:
                 message = f"unknown key '{key}' in {where}.{hint} Valid keys: {', '.join(valid)}"
             else:
+                hint = self._hint_of_version_2(key, violation.schema, hint)
                 message = f"unknown key '{key}' in {where}: it has no effect.{hint}"
             path = (*violation.path, key)
             yield self.document.finding(path, "SCHEMA-024", message, key=True, warning=not self.strict)
+
+    def _hint_of_version_2(self, key: str, schema: dict[str, Any], hint: str) -> str:
+        """``hint``, or what version 2 has under this name, or one that is nearly this."""
+        strict = _keys_of_version_2(schema.get("title", ""))
+        if key in strict:
+            return " Version 2 has it: write 'schema_version: 2' to make the contract executable"
+        if hint or not (near := self.document.hints.did_you_mean(key, strict)):
+            return hint
+        return f"{near.removesuffix('?')}, which only version 2 has?"
+
+
+@cache
+def _keys_of_version_2(title: str) -> tuple[str, ...]:
+    """The keys of the version 2 block that the block of the old dialect with this ``title`` became."""
+    twin = _CONTRACT_TITLES.get(title, title.removesuffix(" (published)"))
+    blocks: dict[str, dict[str, Any]] = contract_schema()["$defs"]
+    same = (block["properties"] for block in blocks.values() if block.get("title") == twin and "properties" in block)
+    return tuple(next(same, ()))
 
 
 def _complaint(violation: Violation) -> str:

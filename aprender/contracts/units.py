@@ -1,7 +1,8 @@
 """Whether the two sides of a comparison, and what is added in them, have one unit.
 
 A number that is written down takes the unit of what stands beside it. ``ln`` gives nats and ``log2`` bits, or a pure
-number: an entropy and a logarithm of a ratio are written alike. Units are words, so ``tokens`` and ``rows`` differ.
+number: an entropy and a logarithm of a ratio are written alike; but two logarithms that are compared are those of like
+things. Units are words, so ``tokens`` and ``rows`` differ.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ _IN_BITS: Dimension = (("bit", -1.0), ("nat", 1.0))  # what ln(2) is when nats b
 
 
 class Quantity(NamedTuple):
-    """The dimensions that a part may have; ``logarithm`` is the unit of the logarithm that it stems from."""
+    """The dimensions that a part may have; ``logarithm`` is the unit of the logarithm that it stems from.
+
+    ``inside`` are the dimensions of what the logarithm is of, where it stands alone: not added to, not multiplied.
+    """
 
     dimensions: frozenset[Dimension]
     logarithm: str | None = None
+    inside: frozenset[Dimension] = frozenset()
 
 
 class UnlikeUnits(Exception):
@@ -37,7 +42,7 @@ def check_units(comparison: Comparison, units: Mapping[str, str]) -> None:
     """Raises UnlikeUnits where ``comparison`` mixes units; ``units`` has the unit of each of its names."""
     checker = _Checker(units)
     left, right = checker.of(comparison.left), checker.of(comparison.right)
-    checker.common("compares", "with", (comparison.left, left), (comparison.right, right))
+    checker.alike("compares", "with", (comparison.left, left), (comparison.right, right))
 
 
 def dimension_of(unit: str) -> Dimension:
@@ -113,6 +118,22 @@ class _Checker:
             case _:
                 return None
 
+    def alike(
+        self, verb: str, link: str, one: tuple[ast.expr, Quantity | None], other: tuple[ast.expr, Quantity | None]
+    ) -> Quantity | None:
+        """As ``common``, for two things of which one is to be the larger: their logarithms are those of like things.
+
+        What has no unit may count anything, so that a perplexity goes with a number of tokens.
+        """
+        shared = self.common(verb, link, one, other)
+        (left, first), (right, second) = one, other
+        inside = [quantity.inside for quantity in (first, second) if quantity and quantity.inside]
+        if len(inside) == 2 and not inside[0] & inside[1] and PURE not in inside[0] | inside[1]:
+            units = f" {link} one of ".join(self._words(Quantity(dimensions)) for dimensions in inside)
+            message = f"{verb} a logarithm of {units}: '{source_of(left)}' {link} '{source_of(right)}'"
+            raise UnlikeUnits(message, right)
+        return shared
+
     def common(
         self, verb: str, link: str, one: tuple[ast.expr, Quantity | None], other: tuple[ast.expr, Quantity | None]
     ) -> Quantity | None:
@@ -146,12 +167,12 @@ class _Checker:
         found = self._both(arguments)
         quantity = found[0][1]
         if function in ("min", "max"):
-            return self.common(f"takes the {function} of", "and", *found)
+            return self.alike(f"takes the {function} of", "and", *found)
         if function == "sqrt" and quantity is not None:
             return Quantity(frozenset(_scaled(one, 0.5) for one in quantity.dimensions))
         if function in _LOGARITHMS and quantity is not None:
             unit = _LOGARITHMS[function]
-            return Quantity(frozenset((PURE, ((unit, 1.0),))), unit)
+            return Quantity(frozenset((PURE, ((unit, 1.0),))), unit, quantity.dimensions)
         return quantity
 
     def _product(self, node: ast.BinOp) -> Quantity | None:

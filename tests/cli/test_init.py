@@ -170,6 +170,19 @@ def test_the_folder_must_be_one(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == f"pv: error: {file} is not a folder; name one, or a name that is free\n"
 
 
+@pytest.mark.parametrize("name", ["", "contracts", "falsifiers/softmax.py", "pyproject.toml"])
+def test_a_link_that_leads_nowhere_is_an_obstacle(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A sentence and exit code 2; nothing is written where it points to."""
+    folder, away = tmp_path / "new", tmp_path / "away"
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).symlink_to(away)
+    assert init(folder) == 2
+    assert str(folder / name) in capsys.readouterr().err
+    assert not away.exists()
+
+
 def test_the_templates_are_packaged() -> None:
     """Each template is used, and an installed pv has it."""
     package = Path(__file__).parents[2] / "aprender"

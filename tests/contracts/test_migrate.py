@@ -120,7 +120,9 @@ def kept(old: Any, new: Any) -> bool:
                 old["registry"] = "registry"
         if old.get("id", "") is None and "id" in new:
             old = {**old, "id": new["id"]}
-        extra = new.keys() - set(found.values())
+        if "x-checks" in new:  # the ids among them stand there, too
+            found["checks"] = "x-checks"
+        extra = new.keys() - set(found.values()) - ({"checks"} if "x-checks" in new else set())
         return None not in found.values() and extra <= {"schema_version", "id", "type"} and all(
             kept(old[key], new[str(name)]) for key, name in found.items()
         )  # fmt: skip
@@ -200,15 +202,62 @@ def test_a_damaged_file_is_refused_or_valid(text: str, data: st.DataObject) -> N
 
 
 def test_a_harness_that_quotes_a_claim_names_its_id() -> None:
-    """Where the text is exactly one obligation's property there is nothing to guess; other text stays."""
+    """Where the text is exactly one obligation's property there is nothing to guess; other text is put aside."""
     claims = "proof_obligations: [{id: O-1, type: bound, property: it is}]\n"
     harnesses = (
         "kani_harnesses:\n  - {id: K-1, obligation: it is, bound: 1}\n  - {id: K-2, obligation: It is!, bound: 1}\n"
     )
     result = migrated(f"{REST}{TEST}}}\n{claims}{harnesses}")
     assert (
-        "- {id: K-1, obligation: O-1, bound: 1}\n  - {id: K-2, obligation: It is!, bound: 1}\n" in result.after.decode()
+        "- {id: K-1, obligation: O-1, bound: 1}\n  - {id: K-2, x-obligation: It is!, bound: 1}\n"
+        in result.after.decode()
     )
+
+
+def test_words_where_version_2_has_ids_are_put_aside() -> None:
+    """A gate keeps the ids among its checks, and all of them as they were typed; what is told is what was done."""
+    old = """\
+proof_obligations:
+  - {id: O-1, type: bound, applies_to: run_sync, property: it is}
+  - {id: O-2, type: bound, applies_to: simd, property: it is not}
+qa_gate:
+  checks:  # all of them
+    - F-1
+    - no regressions
+  id: QA-1
+"""
+    result = migrated(f"{REST}{TEST}, covers: [O-1, O-2]}}\n{old}")
+    new = old.replace("applies_to: run", "x-applies_to: run")
+    new = new.replace("  checks:  #", '  checks: ["F-1"]\n  x-checks:  #')
+    assert result.after.decode().endswith(new)
+    assert [note for note in result.notes if "x-" in note] == [
+        "proof_obligations.applies_to is no id: it is now x-applies_to", "qa_gate.checks is now x-checks, but for its ids"
+    ]  # fmt: skip
+    only_words = migrated(f"{REST}{TEST}}}\nqa_gate: {{checks: [no regressions]}}\n")
+    assert "qa_gate: {x-checks: [no regressions]}\n" in only_words.after.decode()
+
+
+def test_a_harness_whose_words_were_put_aside_stays_in_view() -> None:
+    """It is valid and a warning; without a word about any obligation it is an error as ever."""
+    base = f"schema_version: 2\n{REST}{TEST}}}\nkani_harnesses:\n  - "
+    for harness, expected in (
+        ("{id: K-1, bound: 1, x-obligation: It is!}", ("REF-010", "warning")),
+        ("{id: K-1, bound: 1, obligation: It is!}", ("REF-010", "error")),
+        ("{id: K-1, bound: 1, obligation: ''}", ("SCHEMA-011", "error")),
+        ("{id: K-1, bound: 1}", ("SCHEMA-101", "error")),
+    ):
+        (found,) = check_content(f"{base}{harness}\n".encode(), "c.yaml").findings
+        assert (found.rule, found.severity) == expected
+
+
+def test_a_list_of_equations_may_stand_as_far_left_as_its_key() -> None:
+    """Its names then stand one blank to the right, so that they are no keys of the contract."""
+    equations = "equations:\n{0}- id: e  # first\n{0}  formula: |\n{0}    a\n{0}    b\n{0}- id: f\n{0}  formula: g\n"
+    for indented in ("", "  "):
+        result = migrated(f"{REST}{TEST}}}\n{equations.format(indented)}")
+        expected = {"e": {"formula": "a\nb\n"}, "f": {"formula": "g"}}
+        assert data_of(result.after)["equations"] == expected, result.problems
+        assert result.after.count(b"# first") == 1
 
 
 def test_every_alias_of_the_schema_is_renamed() -> None:
@@ -330,7 +379,7 @@ def _linked(result: Migration) -> Any:
     old, new = data_of(result.before), data_of(result.after)
     names = {one["id"]: one["property"] for one in new.get("proof_obligations", ())}
     for one, other in zip(old.get("kani_harnesses", ()), new.get("kani_harnesses", ()), strict=True):
-        if one["obligation"] == names.get(other["obligation"]):
+        if "obligation" in other and one["obligation"] == names.get(other["obligation"]):
             one["obligation"] = other["obligation"]
     return old
 

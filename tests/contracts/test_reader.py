@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -148,3 +149,41 @@ def test_no_text_makes_the_reader_raise(text: str) -> None:
     """Whatever the text: a document, or a finding that says why not."""
     document, findings = read_text(text, "x.yaml")
     assert document is not None or findings
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [
+        (r'"\ud83d\ude00"', "\U0001f600"),
+        (r'"a \uD83D\uDE00\ud83d\ude01 b"', "a \U0001f600\U0001f601 b"),
+        (r'"\\\ud83d\ude00"', "\\\U0001f600"),
+        (r'"\\ud83d\\ude00"', r"\ud83d\ude00"),
+        (r"'\ud83d\ude00'", r"\ud83d\ude00"),
+        (r"\ud83d\ude00 \ue000", r"\ud83d\ude00 \ue000"),
+        (r'"\ud83d\ude00\ue000\ue001"', "\U0001f600\ue000\ue001"),
+    ],
+)
+def test_a_character_may_be_two_escapes_as_in_json(written: str, value: str) -> None:
+    """Only in double quotes; what comes after it keeps its column."""
+    document, findings = read_text(f'{{"a": {written}, "b": 1}}', "c.yaml")
+    assert document is not None, findings
+    assert (document.data, findings) == ({"a": value, "b": 1}, [])
+    assert document.position(("b",)) == (1, len(written) + 14)
+    document, findings = read_text(f"{{{written}: 1}}", "c.yaml")
+    assert document is not None
+    assert document.data == {value: 1}
+
+
+@pytest.mark.parametrize("written", [r'"\ud83d"', r'"\ude00\ud83d"', r'"\ud83d x\ude00"'])
+def test_half_a_character_is_none(written: str) -> None:
+    """A surrogate alone is no Unicode character."""
+    assert [finding.rule for finding in read_text(f"a: {written}", "c.yaml")[1]] == ["YAML-001"]
+
+
+def test_more_characters_as_escapes_than_stand_ins_end_in_time() -> None:
+    """A hostile file is refused, or read, but never takes long or raises."""
+    pairs = "".join(f"\\ud8{high:02x}\\ud{low:03x}" for high in range(64) for low in range(0xC00, 0xC80))
+    started = time.process_time()
+    _, findings = read_text(f'a: "{pairs}"', "c.yaml")
+    assert [finding.rule for finding in findings] == ["YAML-001"]
+    assert time.process_time() - started < 2

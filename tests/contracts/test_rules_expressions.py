@@ -112,7 +112,7 @@ ALL_IDLE = "every guard holds when nothing was measured (all names zero): add on
         (["samples < 100"], [f"23:5: EXPR-003 error: {ALL_IDLE}"]),
         (["samples >= room", "room < 50"], [f"23:5: EXPR-003 error: {ALL_IDLE}"]),
         (["samples < 100", "room >= 0"], [f"23:5: EXPR-003 error: {ALL_IDLE}", f"25:9: EXPR-003 error: 'room >= 0' {IDLE}"]),
-        (["samples >= 2", "samples < 1"], ["25:9: EXPR-002 error: no observation passes this guard and 'samples >= 2': the verdict would always be ERROR"]),
+        (["samples >= 2", "samples < 1"], ["25:9: EXPR-002 error: no observation passes this and 'samples >= 2': the verdict would always be ERROR"]),
         (["abs(samples) >= 0"], ["24:9: EXPR-002 error: holds of every observation: nothing can violate it"]),
         (["samples >"], ["24:18: EXPR-001 error: not an expression: something is missing at its end"]),
     ],
@@ -187,3 +187,21 @@ def test_an_expression_brings_no_heavy_modules() -> None:
     assert "'aprender.contracts.judge_controls'" in loaded
     for name in ("ast", "random", "dataclasses", "inspect", "fractions"):
         assert f"'{name}'" not in loaded
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("reading < 1", "reading > 2", "23:9: EXPR-002 error: no observation passes this and 'reading < 1': the verdict would never be GREEN"),
+        ("reading == 1", "reading == 2", "23:9: EXPR-002 error: no observation passes this and 'reading == 1': the verdict would never be GREEN"),
+        ("reading < room", "reading > room", "23:9: EXPR-002 error: no observation passes this and 'reading < room': the verdict would never be GREEN"),
+        ("reading < room", "room >= reading", None),
+        ("reading < room", "room > reading", "23:9: EXPR-002 error: says the same as 'reading < room' at 22:9: was something else meant?"),
+        ("reading >= 1", "reading <= 1", None),
+        ("reading < 2", "reading > 1", None),
+    ],
+)  # fmt: skip
+def test_expectations_beside_each_other(first: str, second: str, expected: str | None) -> None:
+    """They must not exclude each other, and none is said twice."""
+    said = said_of(with_expectation(f"{first}\n      - {second}"))
+    assert said == ([] if expected is None else [expected])

@@ -22,6 +22,8 @@ NOTHING = "VACUITY-004: runs nothing and always succeeds: nothing is measured"
 FORGIVEN = "VACUITY-004: succeeds whatever fails in it: what stands after || has the last word"
 COLLECTS = "VACUITY-004: only collects tests: none of them runs"
 THERE = "VACUITY-004: only asks whether a source file is there: nothing is measured"
+HELPER = "VACUITY-004: only feeds numbers to a helper that compares them: nothing is measured"
+ITSELF = "VACUITY-005: compares a thing with itself: it holds of every implementation"
 SEARCHES = "VACUITY-003: searches source text: a comment can satisfy it, and the code need never run"
 
 
@@ -34,6 +36,9 @@ SEARCHES = "VACUITY-003: searches source text: a comment can satisfy it, and the
         ("test -f src/lib.rs", THERE), ("[ -e src/lib.rs ]", THERE),
         ("cat src/lib.rs | grep foo", SEARCHES), ("grep -q foo src/lib.rs", SEARCHES), ("grep -rq run.log src/lib.rs", SEARCHES),
         ("assert 1 == 1", "VACUITY-004: compares constants: nothing is measured"),
+        ("check_threshold(loss=0.1, max=0.5)", HELPER), ("assert within_tolerance(0.1, tol = 1e-3)", HELPER),
+        ("abs(a - a) < 1e-6", ITSELF), ("assert np.abs(f(x, 1)-f(x, 1)) < eps", ITSELF), ("assert_eq!(softmax(x), softmax(x))", ITSELF),
+        ("assert_close(softmax(x, dim=-1), softmax(x, dim=-1), rtol=1e-5)", ITSELF), ("assert_eq!(a.b(), a.b());", ITSELF),
     ],
 )  # fmt: skip
 def test_a_command_that_cannot_fail_is_told(test: str, expected: str) -> None:
@@ -48,7 +53,9 @@ def test_a_command_that_cannot_fail_is_told(test: str, expected: str) -> None:
         "echo cancellation removes the far end", "echo ok && cargo test", "cargo test || exit 1", "set -e; make a; make b || true",
         "(make clean || true) && make check", "make clean || true; make check", "test -s out/model.gguf", "test -f a.rs && cargo test",
         "pytest --collect-only-nothing", "pytest --cov=src", "pytest --color=no", "cat a.bin | ./decode | grep ok", "echo $(cargo test)",
-        "echo 3 | ./softmax", "[ -n \"$(./softmax)\" ]",
+        "check_threshold(loss=loss, max=0.5)", "check_threshold(loss=0.1, max=limit())", "abs(a - b) < 1e-6", "abs(a - a0) < 1e-6",
+        "abs(2 * a - a) < 1e-6", "abs(f(x) - f(y)) < 1", "assert_eq!(softmax(x), softmax(y))", "assert_eq!(f(x), f(x + 1))",
+        "assert_eq!(sample(seed), sample(seed))", "assert_eq!(softmax(x), f(softmax(x)))", "echo 3 | ./softmax", "[ -n \"$(./softmax)\" ]",
     ],
 )  # fmt: skip
 def test_a_command_that_can_fail_is_left_alone(test: str) -> None:

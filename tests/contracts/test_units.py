@@ -22,7 +22,8 @@ ADVICE = "; ln gives nats and log2 bits, and nats / ln(2) are bits"
         "tokens == rows * per_row", "tokens / seconds >= speed", "tokens + 1 > 3 * vocab", "val_loss / oracle_loss < ratio",
         "abs(ln(tokens / vocab)) < ratio", "(val_loss - oracle_loss) ** 2 < oracle_loss ** 2", "sqrt(area) == side", "area == side ** 2",
         "2 ** loss_bits < vocab", "max(val_loss, 1) < oracle_loss", "ratio ** ratio < 2", "-val_loss < -oracle_loss", "1 / speed < 3",
-        "ln(vocab) / ln(tokens) < ratio",
+        "ln(vocab) / ln(tokens) < ratio", "ln(tokens) < ln(vocab)", "ln(ratio) < ln(vocab)", "ln(tokens) - ln(seconds) < ln(speed)",
+        "0.5 * ln(area) < ln(side)", "ln(val_loss) < ln(3)", "ln(tokens / rows) < ln(per_row)",
     ],
 )  # fmt: skip
 def test_like_units_go_together(text: str) -> None:
@@ -39,6 +40,21 @@ def test_like_units_go_together(text: str) -> None:
         ("ln(vocab) < log2(vocab)", "compares nats with bits: 'ln(vocab)' with 'log2(vocab)'" + ADVICE, 13),
         ("val_loss < ln(vocab) / ln(2)", "compares nats with bits: 'val_loss' with 'ln(vocab) / ln(2)'" + ADVICE, 12),
         ("abs(val_loss - loss_bits) < 1", "subtracts nats and bits: 'val_loss' and 'loss_bits'" + ADVICE, 16),
+        (
+            "ln(val_loss) < ln(loss_bits)",
+            "compares a logarithm of nats with one of bits: 'ln(val_loss)' with 'ln(loss_bits)'",
+            16,
+        ),
+        (
+            "max(ln(tokens), -log2(rows)) < 3",
+            "takes the max of nats and bits: 'ln(tokens)' and '-log2(rows)'" + ADVICE,
+            17,
+        ),
+        (
+            "min(ln(tokens), -ln(rows)) < 3",
+            "takes the min of a logarithm of tokens and one of rows: 'ln(tokens)' and '-ln(rows)'",
+            17,
+        ),
         ("tokens + rows > 3", "adds tokens and rows: 'tokens' and 'rows'", 10),
         ("tokens == rows", "compares tokens with rows: 'tokens' with 'rows'", 11),
         ("val_loss < ratio", "compares nats with a pure number: 'val_loss' with 'ratio'", 12),

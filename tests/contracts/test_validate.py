@@ -38,6 +38,11 @@ def test_the_sample_contract_is_valid(tmp_path: Path) -> None:
             "Valid keys: id, name, rule, prediction, if_fails, test, test_harness, ship_blocking, covers, probe, with, "
             "requires, gate_requires, expect, guards, counter_example_classes, tolerance_reason, limitation",
         ]),
+        ("ship_blocking:", "SHIP_BLOCKING:", [
+            "17:5: SCHEMA-024 error: unknown key 'SHIP_BLOCKING' in falsification_tests[FALSIFY-T-001]. Did you mean 'ship_blocking'? "
+            "Valid keys: id, name, rule, prediction, if_fails, test, test_harness, ship_blocking, covers, probe, with, "
+            "requires, gate_requires, expect, guards, counter_example_classes, tolerance_reason, limitation",
+        ]),
         ("references: [\"ITS-90\"]", "references: []", ["5:15: SCHEMA-001 error: metadata.references is empty: name a source"]),
         ('version: "1.0.0"', "version: 1.0", ["3:12: SCHEMA-102 error: metadata.version must be text, not the number 1.0"]),
         ('version: "1.0.0"', 'version: ""', ["3:12: SCHEMA-002 error: metadata.version is empty"]),
@@ -56,7 +61,21 @@ def test_the_sample_contract_is_valid(tmp_path: Path) -> None:
             "15:17: SCHEMA-008 error: FALSIFY-T-001 predicts nothing",
         ]),
         ("if_fails: Look at the calibration table.", 'if_fails: ""', [
-            "16:15: SCHEMA-009 warning: FALSIFY-T-001 does not say where to look if it fails",
+            "16:15: SCHEMA-009 error: FALSIFY-T-001 does not say where to look if it fails",
+        ]),
+        ('version: "1.0.0"', 'version: "\\t"', ["3:12: SCHEMA-002 error: metadata.version is empty"]),
+        ("property: readings are right", 'property: " "', ["9:44: SCHEMA-005 error: proof obligation has an empty property"]),
+        ("prediction: The reading differs from the room by less than a tenth of a degree.", 'prediction: "\\n"', [
+            "15:17: SCHEMA-008 error: FALSIFY-T-001 predicts nothing",
+        ]),
+        ("if_fails: Look at the calibration table.", 'if_fails: "  "', [
+            "16:15: SCHEMA-009 error: FALSIFY-T-001 does not say where to look if it fails",
+        ]),
+        ("property: readings are right", "applies_to: scaler, property: readings are right", [
+            "9:46: REF-008 error: 'scaler' is neither all, scalar, simd, converter, not_applicable nor an equation. Did you mean 'scalar'?",
+        ]),
+        ("property: readings are right", "applies_to: anything, property: readings are right", [
+            "9:46: REF-008 error: 'anything' is neither all, scalar, simd, converter, not_applicable nor an equation.",
         ]),
         ("covers: [OBL-1]", "covers: [OBL-2]", [
             "9:5: REF-002 warning: no falsifier covers obligation 'OBL-1'",
@@ -262,3 +281,64 @@ def test_a_version_is_no_misspelt_schema_version(tmp_path: Path) -> None:
         assert {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)} == {"SCHEMA-024"}
     for key in ("SCHEMA_VERSION", "schemaVersion", "schema-version", "schema_verson"):
         assert "SCHEMA-103" in {line.split()[1] for line in findings_of(f"{key}: 2\n{old}", tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("key", "hint"),
+    [
+        ("SHIP_BLOCKING", " Did you mean 'ship_blocking'?"),
+        ("shipBlocking", " Did you mean 'ship_blocking'?"),
+        ("cover", " Did you mean 'covers', which only version 2 has?"),
+        ("gate_require", " Did you mean 'gate_requires', which only version 2 has?"),
+        ("requires", " Version 2 has it: write 'schema_version: 2' to make the contract executable"),
+        ("covers", " Version 2 has it: write 'schema_version: 2' to make the contract executable"),
+        ("zzz", ""),
+    ],
+)
+def test_a_key_that_is_nearly_one_is_told_so_in_the_old_dialect(key: str, hint: str, tmp_path: Path) -> None:
+    """What is suggested has an effect there, or it is said where it has one."""
+    text = 'metadata: {version: "1", description: d, references: [r], kind: pattern}\n'
+    text += f"falsification_tests:\n  - {{id: F-1, rule: r, prediction: p q, if_fails: i, {key}: [x]}}\n"
+    expected = f"3:54: SCHEMA-024 warning: unknown key '{key}' in falsification_tests[F-1]: it has no effect.{hint}"
+    assert findings_of(text, tmp_path) == [expected]
+
+
+def test_one_falsifier_id_in_two_old_files_is_a_warning(tmp_path: Path) -> None:
+    """Who reads of it in a report can't tell which is meant; ids of old contracts are names of another kind."""
+    text = 'metadata: {id: same, version: "1", description: d, references: [r], kind: pattern}\n'
+    text += "falsification_tests:\n  - {id: F-1, rule: r, prediction: p q, if_fails: i}\n"
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text(text)
+    (found,) = validate([tmp_path]).findings
+    assert (Path(found.file).name, found.line, found.rule, found.severity) == ("b.yaml", 3, "REF-004", "warning")
+    assert "falsifier id 'F-1' is taken" in found.message
+
+
+def test_blanks_are_text_in_the_old_dialect() -> None:
+    """The published validator takes them, so they are no error there."""
+    old = CONTRACT.replace("schema_version: 2\n", "").replace('version: "1.0.0"', 'version: " "')
+    old = old.replace("property: readings are right", 'property: " "').replace("if_fails: Look", 'if_fails: " " # Look')
+    rules = {finding.rule for finding in check_content(old.encode(), "c.yaml").findings}
+    assert rules.isdisjoint({"SCHEMA-002", "SCHEMA-005", "SCHEMA-008", "SCHEMA-009"})
+
+
+@pytest.mark.parametrize("written", ["{id: %s, ", "{\"id\": '%s', ", "\n  id: %s  # its name\n  "])
+def test_a_file_alone_knows_what_its_folder_has(written: str, tmp_path: Path) -> None:
+    """By file or by id: nothing is called missing that is found when all are named."""
+    rest = 'version: "1", description: d, references: [r], kind: pattern'
+    other = f"metadata: {written % 'their own name'}{rest}}}\n"
+    if "\n" in written:
+        other = f"metadata:{written % 'their own name'}{rest.replace(', ', chr(10) + '  ')}\n"
+    (tmp_path / "other.yaml").write_text(other)
+    for name, expected in (("other", []), ("their own name", []), ("theirs", ["REF-005"])):
+        (tmp_path / "one.yaml").write_text(f"metadata: {{{rest}, depends_on: [{name}]}}\n")
+        for paths in ([tmp_path / "one.yaml"], [tmp_path]):
+            assert [finding.rule for finding in validate(paths).findings] == expected
+
+
+def test_in_a_folder_an_id_of_something_else_is_no_contract(tmp_path: Path) -> None:
+    """What was read is known exactly, so only contracts' own names count."""
+    rest = 'version: "1", description: d, references: [r], kind: pattern'
+    (tmp_path / "other.yaml").write_text(f"metadata: {{{rest}}}\nproof_obligations: [{{id: OBL-1, property: p}}]\n")
+    (tmp_path / "one.yaml").write_text(f"metadata: {{{rest}, depends_on: [OBL-1]}}\n")
+    assert [finding.rule for finding in validate([tmp_path]).findings] == ["REF-005"]

@@ -83,6 +83,11 @@ def blank(value: Any) -> bool:
     return value is None or (isinstance(value, str) and not value.strip())
 
 
+def nothing_said(document: Document) -> Callable[[Any], bool]:
+    """What counts as no text: in version 2 blanks do, too."""
+    return blank if is_version_2(document.data) else empty
+
+
 def stands(document: Document, path: KeyPath) -> bool:
     """Whether the file has something at ``path``, even where the schema refused it and the rules don't see it."""
     return document.position(path) != document.position(path[:-1])

@@ -45,6 +45,7 @@ def _expressions(document: Document) -> Iterator[Finding]:
 
 def _of_falsifier(document: Document, path: KeyPath, item: dict[str, Any], effort: Effort) -> Iterator[Finding]:
     from aprender.contracts.judge_controls import foregone
+    from aprender.contracts.limits import Limits
 
     guards: Parsed = []
     expectations: Parsed = []
@@ -52,13 +53,39 @@ def _of_falsifier(document: Document, path: KeyPath, item: dict[str, Any], effor
     yield from _parse(document, path, item, "expect", expectations)
     complete = len(guards) == len(item.get("guards") or ())
     said = set[KeyPath]()
-    for found, passed in ((guards, []), (expectations, [guard for _, guard in guards])):
+    for found, passed in ((guards, None), (expectations, Limits(guard for _, guard in guards))):
+        for finding, at in _repeated(document, found):
+            said.add(at)
+            yield finding
         for at, comparison in found:
-            if reason := foregone(comparison, passed, effort):
+            if at not in said and (reason := foregone(comparison, passed, effort)):
                 said.add(at)
                 yield document.finding(at, "EXPR-002", reason)
+    yield from _contradicted(document, [one for one in expectations if one[0] not in said], "never be GREEN")
     left = [guard for guard in guards if guard[0] not in said]
+    yield from _contradicted(document, left, "always be ERROR")
     yield from _guards(document, path, left, complete and len(left) == len(guards))
+
+
+def _repeated(document: Document, parsed: Parsed) -> Iterator[tuple[Finding, KeyPath]]:
+    """Of a list, what an earlier entry says already: one of the two was meant to say something else."""
+    from aprender.contracts.judge_controls import repeated
+
+    places = {id(one): at for at, one in parsed}
+    for again, earlier in repeated([one for _, one in parsed]):
+        at, first = places[id(again)], document.position(places[id(earlier)])
+        message = f"says the same as '{earlier.text}' at {first.line}:{first.column}: was something else meant?"
+        yield document.finding(at, "EXPR-002", message), at
+
+
+def _contradicted(document: Document, parsed: Parsed, outcome: str) -> Iterator[Finding]:
+    """Of a list, the first entry that can't hold beside the others."""
+    from aprender.contracts.judge_controls import contradicted
+
+    if found := contradicted([one for _, one in parsed]):
+        at = next(at for at, one in parsed if one is found[0])
+        message = f"no observation passes this and '{found[1].text}': the verdict would {outcome}"
+        yield document.finding(at, "EXPR-002", message)
 
 
 def _parse(document: Document, path: KeyPath, item: dict[str, Any], key: str, parsed: Parsed) -> Iterator[Finding]:
@@ -84,18 +111,13 @@ def _not_parsed(document: Document, at: KeyPath, text: str, error: ExpressionErr
 
 def _guards(document: Document, path: KeyPath, guards: Parsed, complete: bool) -> Iterator[Finding]:
     """What guards are for: together they let nothing through of which nothing was measured."""
-    from aprender.contracts.judge_controls import contradicted, hold_of_nothing, only_not_negative
+    from aprender.contracts.judge_controls import hold_of_nothing, only_not_negative
 
-    comparisons = [guard for _, guard in guards]
-    if found := contradicted(comparisons):
-        at = next(at for at, guard in guards if guard is found[0])
-        message = f"no observation passes this guard and '{found[1].text}': the verdict would always be ERROR"
-        yield document.finding(at, "EXPR-002", message)
     idle = [(at, guard) for at, guard in guards if only_not_negative(guard)]
     for at, guard in idle:
         message = f"'{guard.text}' holds when nothing was measured: ask for at least one (>= 1), or for more than zero"
         yield document.finding(at, "EXPR-003", message)
-    if complete and guards and len(idle) < len(guards) and hold_of_nothing(comparisons):
+    if complete and guards and len(idle) < len(guards) and hold_of_nothing([guard for _, guard in guards]):
         message = "every guard holds when nothing was measured (all names zero): add one that does not, such as n >= 1"
         yield document.finding((*path, "guards"), "EXPR-003", message, key=True)
 

@@ -7,7 +7,16 @@ from typing import Any
 
 from aprender.contracts.document import Document
 from aprender.contracts.findings import Finding
-from aprender.contracts.rules.common import KeyPath, Rule, blank, empty, items, key_of, metadata_of, said_by_schema
+from aprender.contracts.rules.common import (
+    KeyPath,
+    Rule,
+    blank,
+    items,
+    key_of,
+    metadata_of,
+    nothing_said,
+    said_by_schema,
+)
 from aprender.contracts.rules.mentions import applicable
 
 _ONLY_OF = {  # rule, and the types of obligation that a field belongs to
@@ -20,9 +29,12 @@ _ONLY_OF = {  # rule, and the types of obligation that a field belongs to
 def _claims(document: Document) -> Iterator[Finding]:
     """SCHEMA-005: an obligation claims something. SCHEMA-006: and not what another one claims."""
     formals: dict[str, KeyPath] = {}
+    says_nothing = nothing_said(document)
     for path, item in items(document, "proof_obligations"):
         key = key_of(item, "property", "statement")
-        if empty(item.get(key)) and not (key not in item and said_by_schema(document, (*path, key), mandatory=True)):
+        if says_nothing(item.get(key)) and not (
+            key not in item and said_by_schema(document, (*path, key), mandatory=True)
+        ):
             yield document.finding((*path, key), "SCHEMA-005", "proof obligation has an empty property")
         key = key_of(item, "formal", "verification")
         formal = item.get(key)

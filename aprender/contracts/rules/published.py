@@ -15,9 +15,11 @@ from aprender.contracts.rules.common import (
     kind_of,
     metadata_of,
     name_of,
+    nothing_said,
     said_by_schema,
     unique_ids,
 )
+from aprender.contracts.schema_check import is_version_2
 
 _OWED = {  # what the claim of each kind must come with
     "kernel": ("proof_obligations", "falsification_tests", "kani_harnesses"),
@@ -33,7 +35,8 @@ def _metadata(document: Document) -> Iterator[Finding]:
     absent = "references" not in metadata
     if not metadata.get("references") and not (absent and said_by_schema(document, path, mandatory=True)):
         yield document.finding(path, "SCHEMA-001", "metadata.references is empty: name a source")
-    if metadata.get("version") == "":
+    version = metadata.get("version")
+    if version is not None and nothing_said(document)(version):
         yield document.finding(("metadata", "version"), "SCHEMA-002", "metadata.version is empty")
 
 
@@ -80,14 +83,15 @@ def _provability(document: Document) -> Iterator[Finding]:
 def _falsifiers(document: Document) -> Iterator[Finding]:
     """SCHEMA-007: ids are unique. SCHEMA-008: each predicts something. SCHEMA-009: and says where to look."""
     yield from unique_ids(document, "falsification_tests", "SCHEMA-007")
+    says_nothing, strict = nothing_said(document), is_version_2(document.data)
     for path, item in items(document, "falsification_tests"):
         key = key_of(item, "prediction", "expected")
-        if empty(item.get(key)) and not _said(document, path, item, key):
+        if says_nothing(item.get(key)) and not _said(document, path, item, key):
             yield document.finding((*path, key), "SCHEMA-008", f"{name_of(item)} predicts nothing")
         key = key_of(item, "if_fails", "fails_if")
-        if empty(item.get(key)) and not _said(document, path, item, key):
+        if says_nothing(item.get(key)) and not _said(document, path, item, key):
             message = f"{name_of(item)} does not say where to look if it fails"
-            yield document.finding((*path, key), "SCHEMA-009", message, warning=True)
+            yield document.finding((*path, key), "SCHEMA-009", message, warning=not strict)
 
 
 def _said(document: Document, path: tuple[str | int, ...], item: dict[str, object], key: str) -> bool:
@@ -97,8 +101,9 @@ def _said(document: Document, path: tuple[str | int, ...], item: dict[str, objec
 def _kani(document: Document) -> Iterator[Finding]:
     """SCHEMA-010: ids are unique. SCHEMA-011: each names its obligation. SCHEMA-012: and its bound."""
     yield from unique_ids(document, "kani_harnesses", "SCHEMA-010")
+    says_nothing = nothing_said(document)
     for path, item in items(document, "kani_harnesses"):
-        if empty(item.get("obligation")) and not _said(document, path, item, "obligation"):
+        if says_nothing(item.get("obligation")) and not _said(document, path, item, "obligation"):
             message = f"kani harness {name_of(item)} names no obligation"
             yield document.finding((*path, "obligation"), "SCHEMA-011", message)
         if item.get("bound") is None and not said_by_schema(document, (*path, "bound")):

@@ -1,7 +1,7 @@
 """References inside a contract resolve, by id and never by count.
 
-The old dialect names things in free text; there only what is plainly meant as a reference is looked at. What gates
-check and harnesses prove is said in words by most real contracts, so it is never more than a warning.
+The old dialect names things in free text; there only what is plainly meant as a reference is looked at. In version 2
+what an obligation applies to, a gate checks and a harness proves are ids; ``pv migrate`` puts words aside.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from typing import Any
 from aprender.contracts.document import Document
 from aprender.contracts.files import STANDARD_INPUT, stem
 from aprender.contracts.findings import Finding
-from aprender.contracts.rules.common import KeyPath, Rule, added, entries, items, metadata_of, unique_ids
+from aprender.contracts.rules.common import KeyPath, Rule, added, entries, items, metadata_of, name_of, unique_ids
 from aprender.contracts.rules.mentions import NOT_APPLICABLE, applicable, covers, equations, obligations_by_name
 from aprender.contracts.schema_check import is_version_2
 
 APPLIES_TO = ("all", "scalar", "simd", "converter", *NOT_APPLICABLE)
+_LONGEST_NAME = 80  # of what may be a misspelt word: longer ones take long to compare
 
 
 def _own_name(document: Document) -> Iterator[Finding]:
@@ -48,30 +49,41 @@ def _coverage(document: Document) -> Iterator[Finding]:
 
 
 def _applies_to(document: Document) -> Iterator[Finding]:
-    """REF-008: what an obligation applies to is not a misspelt word or equation; any other name is a function."""
-    known = [*APPLIES_TO, *(name for _, name, _ in equations(document))]
+    """REF-008: what an obligation applies to is a known word or an equation; in the old dialect also a function."""
+    strict = is_version_2(document.data)
+    known = applicable_names(document)
     for path, item in items(document, "proof_obligations"):
         name = item.get("applies_to")
-        if not isinstance(name, str) or name in known or len(name) >= 80:
+        if not isinstance(name, str) or name in known:
             continue
-        if hint := document.hints.did_you_mean(name, known):
+        hint = document.hints.did_you_mean(name, known) if len(name) < _LONGEST_NAME else ""
+        if hint or strict:
             message = f"'{name}' is neither all, scalar, simd, converter, not_applicable nor an equation.{hint}"
             yield added(document, (*path, "applies_to"), "REF-008", message)
+
+
+def applicable_names(document: Document) -> dict[str, None]:
+    """What an obligation may apply to."""
+    return dict.fromkeys((*APPLIES_TO, *(name for _, name, _ in equations(document))))
 
 
 def _checks(document: Document) -> Iterator[Finding]:
     """REF-009: what the gate checks is a falsifier, an obligation, a harness or an equation of this contract."""
     if not is_version_2(document.data):
         return  # free text there
-    known = [
-        name for key in ("falsification_tests", "proof_obligations", "kani_harnesses") for name in _ids(document, key)
-    ]
-    known += [name for _, name, _ in equations(document)]
+    known = checkable_names(document)
     gate = document.data.get("qa_gate") or {}
     for index, name in entries(gate, "checks"):
         if name not in known:
             what = "falsifier, obligation, harness or equation"
-            yield _unknown(document, ("qa_gate", "checks", index), "REF-009", what, name, known, warning=True)
+            yield _unknown(document, ("qa_gate", "checks", index), "REF-009", what, name, known)
+
+
+def checkable_names(document: Document) -> dict[str, None]:
+    """What a gate may check."""
+    blocks = ("falsification_tests", "proof_obligations", "kani_harnesses")
+    ids = (name for key in blocks for name in _ids(document, key))
+    return dict.fromkeys((*ids, *(name for _, name, _ in equations(document))))
 
 
 def _harnesses(document: Document) -> Iterator[Finding]:
@@ -84,8 +96,10 @@ def _harnesses(document: Document) -> Iterator[Finding]:
     for path, item in items(document, "kani_harnesses"):
         name = item.get("obligation")
         if isinstance(name, str) and name and name not in named:
-            at = (*path, "obligation")
-            yield _unknown(document, at, "REF-010", "proof obligation", name, obligations, warning=True)
+            yield _unknown(document, (*path, "obligation"), "REF-010", "proof obligation", name, obligations)
+        elif strict and "obligation" not in item and "x-obligation" in item:
+            message = f"{name_of(item)} proves no obligation: what stands under x-obligation is not the id of one"
+            yield document.finding((*path, "x-obligation"), "REF-010", message, warning=True, key=True)
 
 
 def _preconditions(document: Document) -> Iterator[Finding]:
@@ -107,12 +121,10 @@ def _ids(document: Document, key: str) -> dict[str, KeyPath]:
     return {item["id"]: path for path, item in items(document, key) if isinstance(item.get("id"), str)}
 
 
-def _unknown(
-    document: Document, path: KeyPath, rule: str, what: str, name: str, known: Any, *, warning: bool = False
-) -> Finding:
+def _unknown(document: Document, path: KeyPath, rule: str, what: str, name: str, known: Any) -> Finding:
     some = ", ".join(list(known)[:20]) or "none"
     message = f"no {what} '{name}'.{document.hints.did_you_mean(name, known)} Known: {some}"
-    return added(document, path, rule, message, warning=warning)
+    return added(document, path, rule, message)
 
 
 RULES: tuple[Rule, ...] = (_own_name, _coverage, _applies_to, _checks, _harnesses, _preconditions)

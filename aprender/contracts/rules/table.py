@@ -1,7 +1,7 @@
 """What the schema can't say: the published rules, and the rules between fields of a version 2 contract.
 
-Each module holds the rules of one subject in its ``RULES``. The published ids, conditions and severities are the same
-in both dialects; what version 2 adds never gives more than a warning on the old one.
+Each module holds the rules of one subject in its ``RULES``. The published ids, conditions and severities hold in the
+old dialect, where what version 2 adds never gives more than a warning; version 2 is stricter with some of them.
 """
 
 from __future__ import annotations

@@ -43,8 +43,11 @@ def _forgotten_version(document: Document) -> Iterator[Finding]:
 
 def _is_nearly_schema_version(key: str) -> bool:
     """Whether ``key`` is ``schema_version`` but for case, separators and a typing error; ``version`` is not."""
-    squashed = "".join(filter(str.isalnum, key)).lower()
-    if abs(len(squashed) - len(_SQUASHED)) > 1 or not {"s", "v"} <= set(squashed):
+    lowered = key.lower()
+    if "v" not in lowered or "s" not in lowered:
+        return False
+    squashed = "".join(filter(str.isalnum, lowered))
+    if abs(len(squashed) - len(_SQUASHED)) > 1:
         return False
     import difflib  # only for a key that may well be it
 

@@ -60,9 +60,11 @@ _SUSPICIOUS = frozenset("(=<>")  # without one of these, and no such command, a 
 _COMPARES = "cosine", "allclose", "isclose", "assert_close", "assert_eq", "array_equal", "max_abs_diff"
 _COMPARISON = "cosine|cosine_similarity|(?:assert_)?allclose|isclose|assert_close|assert_eq!?|array_equal|max_abs_diff"
 _NUMBER = r"[-+]?[0-9][0-9_.]*(?:[eE][-+]?[0-9]+)?"
+_ARGUMENT = rf"(?:\w+\s*=\s*)?{_NUMBER}"
 _SUM = rf"{_NUMBER}(?:\s*[-+*/%]\s*{_NUMBER})*"
 _ECHO = r"""(?:echo|printf)\s+(?:"[^"`$]*"|'[^']*'|[^\s"'`$|;&<>]+)"""  # one word or quoted: more may be prose
 _SOURCES = "rs|py|pyi|c|cc|cpp|cu|cuh|h|hpp|go|js|ts|java|lean|sh|toml|ya?ml|md"
+_TWICE_ON_PURPOSE = "determin", "reproduc", "repeat", "idempot", "seed", "twice"  # a thing may well differ from itself
 _HELPERS = "verdict", "threshold", "within_tolerance", "is_within", "passes"
 
 
@@ -82,8 +84,9 @@ def _pattern(name: str) -> re.Pattern[str]:
             "cat to grep": r"cat [^|;&<>]+\|\s*(?:e|f)?grep\b[^|;&]*",
             "output": r"\.(?:log|out|err|stdout|stderr)(?![\w.])",
             "constants": rf"(?:[A-Za-z]+:\s*|assert\s+)?{_SUM}\s*(?:==|<=?|>=?|!=)\s*{_SUM}",
-            "helper": rf"(?:{'|'.join(_HELPERS)})\w*\(\s*{_NUMBER}(?:\s*,\s*{_NUMBER})*\s*\)",
-            "same arguments": rf"\b(?:{_COMPARISON})\(\s*([^(),]+?)\s*,\s*\1\s*[,)]",
+            "helper": rf"(?:{'|'.join(_HELPERS)})\w*\(\s*{_ARGUMENT}(?:\s*,\s*{_ARGUMENT})*\s*\)",
+            "same arguments": rf"\b(?:{_COMPARISON})\(\s*((?:[^(),]|\([^()]*\))+?)\s*,\s*\1\s*[,)]",
+            "from itself": r"\babs\(\s*((?:[^()\s]|\([^()]*\))+)\s*-\s*\1\s*\)",
             "same sides": r"(?:^|\s)([A-Za-z_][\w.]*(?:\([^()]*\))?)\s*==\s*\1(?![\w.('\u2019\u2032])",
         }[name]
     )
@@ -151,8 +154,10 @@ def _of_test(text: str, own: str, item: dict[str, Any]) -> tuple[str, str] | Non
         return "VACUITY-004", "compares constants: nothing is measured"
     if "(" in command and _names_one(_HELPERS, command) and _pattern("helper").search(command):
         return "VACUITY-004", "only feeds numbers to a helper that compares them: nothing is measured"
-    if _compares_itself(command) and "determin" not in str(item.get("rule", "")).lower() + command.lower():
-        return "VACUITY-005", "compares a thing with itself: it holds of every implementation"
+    if _compares_itself(command):
+        meant = f"{item.get(key_of(item, 'rule', 'description'), '')} {command}".lower()
+        if not _names_one(_TWICE_ON_PURPOSE, meant):
+            return "VACUITY-005", "compares a thing with itself: it holds of every implementation"
     return None
 
 
@@ -181,8 +186,10 @@ def _cannot_fail(command: str, alone: bool) -> str | None:
 
 
 def _compares_itself(text: str) -> bool:
-    return (_names_one(_COMPARES, text) and bool(_pattern("same arguments").search(text))) or (
-        "==" in text and bool(_pattern("same sides").search(text))
+    return (
+        (_names_one(_COMPARES, text) and bool(_pattern("same arguments").search(text)))
+        or ("==" in text and bool(_pattern("same sides").search(text)))
+        or ("abs(" in text and "-" in text and bool(_pattern("from itself").search(text)))
     )
 
 
