@@ -8,12 +8,13 @@ import pytest
 import torch
 
 from aprender.transformer.cuda.ops import use_float32_accumulation
+from aprender.transformer.cuda.ops.blocks import small_tiles
 from aprender.transformer.cuda.ops.runtime import HAS_TRITON, INTERPRETED
 
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
-    """The device that the kernels of this process run on; the other one is skipped."""
+    """The device that the kernels of this process run on, the other one is skipped; small tiles in the interpreter."""
     if not HAS_TRITON:
         pytest.skip("needs triton")
     name: str = request.param
@@ -23,7 +24,8 @@ def device(request: pytest.FixtureRequest) -> Iterator[torch.device]:
         pytest.skip("the kernels are compiled for CUDA in this process")
     before = torch.get_float32_matmul_precision(), torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
     use_float32_accumulation()
-    yield torch.device(name)
+    with small_tiles():
+        yield torch.device(name)
     torch.set_float32_matmul_precision(before[0])
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = before[1]
 
