@@ -6,6 +6,7 @@ import hashlib
 import math
 
 from aprender.falsify.probe import Observation, probe
+from aprender.transformer.cuda.ops.blocks import small_tiles
 from falsifiers import (
     cuda_laws_attention,
     cuda_laws_attention_backward,
@@ -31,6 +32,7 @@ def observed_by(laws: Laws) -> dict[str, str]:
 
 
 @probe(system=STAGES, observes=observed_by(FORWARD), defects=DEFECTS)
+@small_tiles()
 @on_one_thread
 def forward(system: LawsUnderContract) -> Observation:
     """Elements that differ from what a law says, and the largest error over what rounding may change, by subject.
@@ -41,6 +43,7 @@ def forward(system: LawsUnderContract) -> Observation:
 
 
 @probe(system=STAGES, observes=observed_by(BACKWARD), defects=DEFECTS)
+@small_tiles()
 @on_one_thread
 def backward(system: LawsUnderContract) -> Observation:
     """As ``forward``, of gradients."""
@@ -48,6 +51,7 @@ def backward(system: LawsUnderContract) -> Observation:
 
 
 @probe(system=STAGES, observes=observed_by(cuda_laws_memory.LAWS), defects=DEFECTS)
+@small_tiles()
 @on_one_thread
 def memory(system: LawsUnderContract) -> Observation:
     """As ``forward``: repeated runs, poisoned and guarded memory, inputs, aliases, and the kernels that ran."""
@@ -55,6 +59,7 @@ def memory(system: LawsUnderContract) -> Observation:
 
 
 @probe(system=STAGES, observes=observed_by(cuda_laws_positions.LAWS), defects=DEFECTS)
+@small_tiles()
 @on_one_thread
 def positions(system: LawsUnderContract) -> Observation:
     """As ``forward``: rotation and attention at long positions against float64, and beyond the tables."""
