@@ -24,6 +24,7 @@ from aprender.formats import load_checkpoint, source_files
 from aprender.formats.checkpoint import Checkpoint
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
+from aprender.transformer.cuda.ops import use_float32_accumulation
 from aprender.transformer.cuda.stages import get_stage, replaced, stage_names
 from aprender.transformer.cuda.upload import Upload, upload
 from aprender.transformer.oracle import Batch, Oracle
@@ -186,7 +187,7 @@ class TransformerFactory:
         if options.device == "cuda" and not torch.cuda.is_available():
             message = f"torch {torch.__version__} can't use the CUDA device of this host; install a CUDA build of torch"
             raise RequirementNotMet(message)
-        torch.set_float32_matmul_precision("highest")  # no TF32: float32 mode is float32
+        use_float32_accumulation()
         return TransformerUnderContract(load_checkpoint(options.model or MODEL), options.device)
 
 

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,6 +31,9 @@ ROOT = Path(__file__).parents[2]
 (CONTRACT,) = load([ROOT / "contracts/apr-pretrain-cuda-forward-parity-v1.yaml"]).contracts
 FALSIFIERS = {falsifier.id[-3:]: falsifier for falsifier in CONTRACT.falsifiers}
 PLANTED = [(number, defect) for number, f in FALSIFIERS.items() for defect in f.defect_classes]
+
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled for CUDA in this process")
 
 
 @pytest.fixture(scope="module")
@@ -124,21 +128,21 @@ def test_one_wrong_element_of_one_projection_is_red(
 
 @pytest.mark.parametrize("candidate", ["zeros", "constant", "rows swapped", "identity"])
 def test_null_candidates_are_red(candidate: str, system: TransformerUnderContract) -> None:
-    """A model that computes nothing, or another row's answer, does not pass a loss test."""
+    """A head that computes nothing, or another row's answer, does not pass a loss test."""
     model = system.model
     head: Any = model.lm_head
 
-    def null(x_ND: Tensor) -> Tensor:
-        logits_NV: Tensor = head(x_ND)
+    def null(x_BTD: Tensor) -> Tensor:
+        logits_BTV: Tensor = head(x_BTD)
         match candidate:
             case "zeros":
-                return torch.zeros_like(logits_NV)
+                return torch.zeros_like(logits_BTV)
             case "constant":
-                return logits_NV.mean(0, keepdim=True).expand_as(logits_NV)
+                return logits_BTV.mean((0, 1), keepdim=True).expand_as(logits_BTV)
             case "rows swapped":
-                return logits_NV.flip(0)
+                return logits_BTV.flip(0)
             case _:
-                return functional.pad(x_ND, (0, logits_NV.shape[-1] - x_ND.shape[-1]))
+                return functional.pad(x_BTD, (0, logits_BTV.shape[-1] - x_BTD.shape[-1]))
 
     with system.with_stage(system.own, "lm_head", null):
         assert judged("001", system).verdict is Verdict.RED
@@ -146,12 +150,12 @@ def test_null_candidates_are_red(candidate: str, system: TransformerUnderContrac
 
 def test_no_loss_is_error_not_green(system: TransformerUnderContract) -> None:
     """A loss of exactly 0, as a crashed kernel reports it, and NaN: ERROR."""
-    V = system.model.config.vocab_size
-    targets_N = system.held_out_tokens(4, 163)[:, 1:].flatten()
-    certain = functional.one_hot(targets_N, V).float() * 1e4
-    head: Any = system.model.lm_head
-    for losses, reason in ((certain, "guard does not hold: val_loss > 0, "), (certain * torch.nan, "val_loss is nan")):
-        with system.with_stage(system.own, "lm_head", lambda x, wrong=losses: wrong if x.ndim == 2 else head(x)):
+    nothing = torch.zeros(4, 163)
+    for losses_BT, reason in (
+        (nothing, "guard does not hold: val_loss > 0, "),
+        (nothing * torch.nan, "val_loss is nan"),
+    ):
+        with system.with_stage(system.own, "loss", SimpleNamespace(token_losses=lambda x, y, found=losses_BT: found)):
             judgement = judged("001", system)
         assert judgement.verdict is Verdict.ERROR
         assert judgement.reason.startswith(reason)
