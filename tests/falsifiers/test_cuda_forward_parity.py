@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aprender.contracts.contract import Contract, DefectClass, Falsifier
+from aprender.contracts.contract import Contract, Falsifier
 from aprender.contracts.load import load
 from aprender.errors import AprenderError
 from aprender.falsify.judge import Judgement, judge
@@ -31,6 +31,14 @@ ROOT = Path(__file__).parents[2]
 (CONTRACT,) = load([ROOT / "contracts/apr-pretrain-cuda-forward-parity-v1.yaml"]).contracts
 FALSIFIERS = {falsifier.id[-3:]: falsifier for falsifier in CONTRACT.falsifiers}
 PLANTED = [(number, defect) for number, f in FALSIFIERS.items() for defect in f.defect_classes]
+SAMPLE = [  # each expectation's, and each way of planting; ``pv run`` proves all 41
+    *(("001", name) for name in ("missing_bias_addition_in_forward", "mask_leaks_the_next_token", "gqa_heads_tiled")),
+    *(("001", name) for name in ("softmax_scale_of_hidden_size", "rope_interleaved_pairs", "gelu_for_silu")),
+    *(("002", defect.name) for defect in FALSIFIERS["002"].defect_classes),
+    *(("003", name) for name in ("upload_path_drops_optional_tensors", "bias_added_after_rope")),
+    *(("003", name) for name in ("bias_on_first_position_only", "rope_theta_not_from_config")),
+    *(("003", name) for name in ("bias_free_model_gets_a_bias", "projection_wrongly_transposed")),
+]
 
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled for CUDA in this process")
@@ -59,11 +67,12 @@ def test_the_clean_system_is_green_and_observed_the_same_twice(number: str, syst
     assert observe(FALSIFIERS[number], system) == observe(FALSIFIERS[number], system)
 
 
-@pytest.mark.parametrize(("number", "defect"), PLANTED, ids=[f"{number}-{defect.name}" for number, defect in PLANTED])
-def test_every_declared_class_turns_it_red_for_the_declared_reason_and_is_undone(
-    number: str, defect: DefectClass, system: TransformerUnderContract
+@pytest.mark.parametrize(("number", "name"), SAMPLE)
+def test_a_declared_class_turns_it_red_for_the_declared_reason(
+    number: str, name: str, system: TransformerUnderContract
 ) -> None:
     """Planted on the live model, and gone afterwards."""
+    (defect,) = (d for d in FALSIFIERS[number].defect_classes if d.name == name)
     before = system.fingerprint()
     with DEFECTS[defect.name].plant(system):
         assert system.fingerprint() != before
@@ -72,6 +81,15 @@ def test_every_declared_class_turns_it_red_for_the_declared_reason_and_is_undone
     assert judgement.verdict is Verdict.RED, judgement.reason
     assert set(defect.violates) <= {e.text for e in judgement.expectations if not e.holds}
     assert defect.violates
+
+
+def test_planting_changes_the_system_and_undoing_it_changes_it_back(system: TransformerUnderContract) -> None:
+    """For every defect there is."""
+    before = system.fingerprint()
+    for name, defect in DEFECTS.items():
+        with defect.plant(system):
+            assert system.fingerprint() != before, name
+        assert system.fingerprint() == before, name
 
 
 def test_no_planted_defect_is_left_undeclared() -> None:
@@ -90,7 +108,7 @@ def _in_other_orders(weight_splits: int) -> Callable[[Any, Tensor], Tensor]:
     return compute
 
 
-@pytest.mark.parametrize("splits", [2, 3, 8, 96])
+@pytest.mark.parametrize("splits", [2, 96])
 def test_another_legal_order_of_summation_stays_green(splits: int, system: TransformerUnderContract) -> None:
     """Rounding must not alarm: every Q/K/V projection summed in 2 to 96 parts."""
     planting = projections_wrong(system, _in_other_orders(splits))
