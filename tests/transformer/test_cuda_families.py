@@ -260,6 +260,8 @@ def test_misshapen_places_and_a_batch_without_targets_are_refused(device: torch.
                 model.forward(tokens_BT, **wrong)
     with pytest.raises(AprenderError, match=r"position -1 \(row 0, column 0\)"):
         model.forward(tokens_BT, positions_BT=torch.full_like(tokens_BT, -1))
+    with pytest.raises(AprenderError, match=r"documents must lie within \+-1073741824"):
+        model.forward(tokens_BT, documents_BT=torch.full_like(tokens_BT, 2**32))
     with pytest.raises(AprenderError, match="there is no loss"):
         model.loss_and_gradients(tokens_BT, documents_BT=torch.full_like(tokens_BT, -1))
     with pytest.raises(AprenderError, match=r"a model in torch\.float16: there are kernels for"):
