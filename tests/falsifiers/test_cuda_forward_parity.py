@@ -49,22 +49,27 @@ def system() -> TransformerUnderContract:
     return TRANSFORMER.open(Options("cpu", None))
 
 
-def observe(falsifier: Falsifier, system: TransformerUnderContract) -> Observation:
+def probe_of(falsifier: Falsifier) -> Probe:
     probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
-    return probe.function(system, **falsifier.arguments)
+    return probe
+
+
+def observe(falsifier: Falsifier, system: TransformerUnderContract) -> Observation:
+    return probe_of(falsifier).function(system, **falsifier.arguments)
 
 
 def judged(number: str, system: TransformerUnderContract) -> Judgement:
     falsifier = FALSIFIERS[number]
-    probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
-    return judge(falsifier, observe(falsifier, system).values, probe.observes)
+    return judge(falsifier, observe(falsifier, system).values, probe_of(falsifier).observes)
 
 
 @pytest.mark.parametrize("number", FALSIFIERS)
 def test_the_clean_system_is_green_and_observed_the_same_twice(number: str, system: TransformerUnderContract) -> None:
     """Bit for bit: otherwise no defect could be called inert."""
-    assert judged(number, system).verdict is Verdict.GREEN
-    assert observe(FALSIFIERS[number], system) == observe(FALSIFIERS[number], system)
+    falsifier = FALSIFIERS[number]
+    first = observe(falsifier, system)
+    assert judge(falsifier, first.values, probe_of(falsifier).observes).verdict is Verdict.GREEN
+    assert observe(falsifier, system) == first
 
 
 @pytest.mark.parametrize(("number", "name"), SAMPLE)
@@ -121,11 +126,10 @@ def test_another_legal_order_of_summation_stays_green(splits: int, system: Trans
 
 
 @pytest.mark.parametrize(
-    ("row", "position", "channel"),
-    [(0, 0, 0), (2, 36, 39), (2, 0, 20), (0, 36, 19), (1, 17, 7)],
+    ("layer", "row", "position", "channel"),
+    [(0, 0, 0, 0), (3, 2, 36, 39), (0, 2, 0, 20), (3, 0, 36, 19), (1, 1, 17, 7)],
     ids=["first", "last", "last row", "last position", "somewhere"],
 )
-@pytest.mark.parametrize("layer", [0, 3])
 def test_one_wrong_element_of_one_projection_is_red(
     layer: int, row: int, position: int, channel: int, system: TransformerUnderContract
 ) -> None:
@@ -193,8 +197,7 @@ def test_the_guards_refuse_a_glance(
 ) -> None:
     """Too few tokens, rows or positions: ERROR, whatever was found."""
     falsifier = replace(FALSIFIERS[number], arguments=arguments)
-    probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
-    judgement = judge(falsifier, observe(falsifier, system).values, probe.observes)
+    judgement = judge(falsifier, observe(falsifier, system).values, probe_of(falsifier).observes)
     assert judgement.verdict is Verdict.ERROR
     assert judgement.reason.startswith(f"guard does not hold: {guard}")
 
@@ -251,8 +254,7 @@ def test_a_broken_checkpoint_is_error_in_one_sentence(breakage: str, message: st
     assert "Traceback" not in run.reason
 
 
-@pytest.mark.parametrize("variant", ["biased", "bias_free"])
-@pytest.mark.parametrize("layer", [0, 3])
+@pytest.mark.parametrize(("variant", "layer"), [("biased", 0), ("bias_free", 3)])
 def test_one_nan_anywhere_is_error(variant: str, layer: int, system: TransformerUnderContract) -> None:
     """Python's max() would lose it."""
     original: Any = system.models[variant].layers[layer].v_proj
