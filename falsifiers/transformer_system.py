@@ -143,8 +143,9 @@ class TransformerUnderContract:
         return [f"{v} {n} {_described(t)}" for v, variant in self.variants.items() for n, t in variant.tensors.items()]
 
     def facts(self) -> dict[str, Any]:
-        """Device, driver, dtype, flags and seed, for the evidence."""
+        """Device, driver, dtype, flags, seed and the kernels that the stages name, for the evidence."""
         cuda = self.device.type == "cuda"
+        stages = [get_stage(model, name) for model in self.models.values() for name in stage_names(model)]
         return {
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "driver": _driver_version() if cuda else None,
@@ -157,6 +158,7 @@ class TransformerUnderContract:
                 "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
                 "threads": torch.get_num_threads(),
             },
+            "kernels": sorted({stage.kernel for stage in stages if hasattr(stage, "kernel")}),
             "model": self.checkpoint.source.name,
             "family": self.checkpoint.config.family,
             "seed": SEED,

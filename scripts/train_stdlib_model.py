@@ -3,9 +3,9 @@
 Biases that start at zero stay small in a short training, and a test that drops them sees nothing. Pretrained Qwen2
 biases are huge, so these start that way: ``planted_biases`` makes recency heads out of b_q and b_k and a large
 constant out of b_v, and training builds on them. The defects that the model must show are measured at the end and
-stored beside it. On 2 CPU cores it takes six to twelve minutes:
+stored beside it. It wants a GPU: on a CPU the kernels run in Triton's interpreter.
 
-    python scripts/train_stdlib_model.py
+    python scripts/train_stdlib_model.py --device cuda
 """
 
 from __future__ import annotations

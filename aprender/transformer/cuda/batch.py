@@ -9,14 +9,16 @@ from torch import Tensor
 
 from aprender.errors import AprenderError
 
+_LARGEST_DOCUMENT = 2**30
 IGNORED = -100  # as target of a place after which nothing is to be predicted
 
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """positions_BT and documents_BT, int64, on the model's device; None when every token is in its row's one document.
+    """positions_BT and documents_BT, dense int32 on the model's device, as the kernels read them.
 
-    A negative document is padding; its position is 0, which every table has.
+    ``documents_BT`` is None when every token is in its row's one document. A negative document is padding; its position
+    is 0, which every table has.
     """
 
     positions_BT: Tensor
@@ -40,7 +42,8 @@ def places(
 ) -> Places:
     """Complete what the caller left out. Positions are counted within each document, on from ``past``'s greatest.
 
-    Raises AprenderError for another shape or dtype than the tokens', and for a position that the tables lack.
+    Raises AprenderError for another shape than the tokens', for another dtype than int32 and int64, for a position that
+    the tables lack, and for a document number that the kernels can't hold.
     """
     for name, tensor in (("positions", positions_BT), ("documents", documents_BT)):
         if tensor is not None and (tensor.shape != tokens_BT.shape or tensor.dtype not in (torch.int32, torch.int64)):
@@ -50,7 +53,7 @@ def places(
             )
     if past is not None and documents_BT is None:
         documents_BT = torch.zeros_like(tokens_BT)
-    documents_BT = None if documents_BT is None else documents_BT.to(device, torch.int64)
+    documents_BT = None if documents_BT is None else _checked_documents(documents_BT.to(device))
     if positions_BT is not None:
         positions_BT = positions_BT.to(device, torch.int64)
     elif documents_BT is None:
@@ -60,7 +63,7 @@ def places(
     if documents_BT is not None:
         positions_BT = positions_BT.where(documents_BT >= 0, 0)
     _check_positions(positions_BT, max_positions)
-    return Places(positions_BT, documents_BT)
+    return Places(positions_BT.to(torch.int32).contiguous(), documents_BT)
 
 
 def targets(tokens_BT: Tensor, places: Places) -> Tensor:
@@ -102,6 +105,12 @@ def _continued(documents_BT: Tensor, past: Places) -> Tensor:
     assert past.documents_BT is not None  # noqa: S101 - a cache always has documents
     same_BTS = documents_BT[:, :, None] == past.documents_BT[:, None, :]
     return torch.where(same_BTS, past.positions_BT[:, None, :] + 1, 0).amax(-1)
+
+
+def _checked_documents(documents_BT: Tensor) -> Tensor:
+    if bool((documents_BT.abs() > _LARGEST_DOCUMENT).any()):
+        raise AprenderError(f"documents must lie within +-{_LARGEST_DOCUMENT}: number them from 0 in each row")
+    return documents_BT.to(torch.int32).contiguous()
 
 
 def _check_positions(positions_BT: Tensor, max_positions: int) -> None:

@@ -39,8 +39,8 @@ class KVCache:
             for _ in range(config.num_hidden_layers)
         ]
         self.lengths_B = torch.zeros(rows, dtype=torch.int64, device=device)
-        self.positions_BS = torch.zeros(rows, positions, dtype=torch.int64, device=device)
-        self.documents_BS = torch.zeros(rows, positions, dtype=torch.int64, device=device)
+        self.positions_BS = torch.zeros(rows, positions, dtype=torch.int32, device=device)
+        self.documents_BS = torch.zeros(rows, positions, dtype=torch.int32, device=device)
 
     def reset(self) -> None:
         """Forget all rows; the memory stays."""
