@@ -12,7 +12,8 @@ from torch import Tensor
 from aprender.errors import AprenderError
 from aprender.parity.envelopes import normed_projection_envelope, rope_envelope
 from aprender.transformer.cuda import CudaTransformer
-from aprender.transformer.cuda.model import Stage
+from aprender.transformer.cuda.batch import Places
+from aprender.transformer.cuda.block import Stage
 from aprender.transformer.cuda.stages import get_stage, replaced
 from aprender.transformer.oracle import operators, rope
 from falsifiers.transformer_system import TransformerUnderContract
@@ -36,7 +37,8 @@ def layer_inputs(model: CudaTransformer, tokens_BT: Tensor) -> list[Tensor]:
     def copying(stage: Stage) -> Stage:
         def copy(x_BTD: Tensor) -> Tensor:
             inputs.append(x_BTD.clone())  # a later stage may write into it
-            return stage(x_BTD)
+            y_BTD: Tensor = stage(x_BTD)
+            return y_BTD
 
         return copy
 
@@ -65,9 +67,9 @@ class AttentionInputs:
         self.tensors = system.variants[variant].tensors
         self.index = index
         self.x_BTD = x_BTD
-        positions_BT = torch.arange(x_BTD.shape[1]).expand(x_BTD.shape[:2])
+        self.positions_BT = torch.arange(x_BTD.shape[1]).expand(x_BTD.shape[:2])
         self.cos_BTR, self.sin_BTR = rope.tables(
-            positions_BT, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling, torch.float64
+            self.positions_BT, self.config.head_dim, self.config.rope_theta, self.config.rope_scaling, torch.float64
         )
         gain_D = self._weight("input_layernorm.weight")
         self.normed_BTD = operators.rms_norm(x_BTD.double().cpu(), gain_D, self.config.rms_norm_eps)
@@ -84,9 +86,9 @@ class AttentionInputs:
 
         with replaced(self.model, f"layers.{self.index}.attention", stop):
             try:
-                self.model.layers[self.index](self.x_BTD.clone())
+                self.model.layers[self.index](self.x_BTD.clone(), Places(self.positions_BT.to(self.model.device), None))
             except _FedError as fed:
-                return [tensor.double().cpu() for tensor in fed.inputs]
+                return [tensor.double().cpu() for tensor in fed.inputs[:3]]
         raise AprenderError(f"layer {self.index} computes its output without calling attention")
 
     def error(self, observed: list[Tensor]) -> float:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from aprender.falsify.probe import Defects
-from aprender.transformer.cuda.operators import Linear
+from aprender.transformer.cuda.ops import Linear
 from aprender.transformer.cuda.stages import get_stage
 from falsifiers.planting import Planting, WrongLinear, bias_of, projections_wrong
 from falsifiers.transformer_system import TransformerUnderContract
@@ -80,11 +80,11 @@ def bias_on_first_head_only(system: TransformerUnderContract) -> Planting:
 def bias_added_after_rope(system: TransformerUnderContract) -> Planting:
     """Q and K are rotated first and biased then: the bias no longer turns with the position."""
 
-    def rope_then_bias(block: Any, name: str) -> Callable[[Tensor], Tensor]:
+    def rope_then_bias(block: Any, name: str) -> Callable[[Tensor, Tensor], Tensor]:
         rope, projection = getattr(block, name.replace("proj", "rope")), getattr(block, name)
 
-        def stage(x_BTHC: Tensor) -> Tensor:
-            rotated_BTHC: Tensor = rope(x_BTHC)
+        def stage(x_BTHC: Tensor, positions_BT: Tensor) -> Tensor:
+            rotated_BTHC: Tensor = rope(x_BTHC, positions_BT)
             return rotated_BTHC + bias_of(projection).reshape(x_BTHC.shape[2:])
 
         return stage

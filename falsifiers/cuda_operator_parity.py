@@ -6,6 +6,7 @@ import hashlib
 
 from aprender.falsify.probe import Observation, probe
 from aprender.parity.record import StageRecord
+from aprender.transformer.cuda.ops.blocks import small_tiles
 from falsifiers.cuda_operator_defects import DEFECTS
 from falsifiers.cuda_operator_system import (
     LARGEST,
@@ -44,6 +45,7 @@ _OBSERVED = {
 
 
 @probe(system=OPERATORS, observes=_OBSERVED, defects=DEFECTS)
+@small_tiles()
 @on_one_thread
 def forward(system: OperatorsUnderContract, *, dtype: str) -> Observation:
     """The output of every operator, fed the oracle's inputs, over what honest rounding may change; ratios up to 1 are.
@@ -56,6 +58,7 @@ def forward(system: OperatorsUnderContract, *, dtype: str) -> Observation:
 
 
 @probe(system=OPERATORS, observes=_OBSERVED, defects=DEFECTS)
+@small_tiles()
 @on_one_thread
 def backward(system: OperatorsUnderContract, *, dtype: str) -> Observation:
     """As ``forward``: every gradient of every operator, by inputs, weights and biases, of a random cotangent."""
@@ -63,6 +66,7 @@ def backward(system: OperatorsUnderContract, *, dtype: str) -> Observation:
 
 
 @probe(system=OPERATORS, observes=_OBSERVED, defects=DEFECTS)
+@small_tiles()
 @on_one_thread
 def both(system: OperatorsUnderContract, *, dtype: str) -> Observation:
     """``forward`` and ``backward`` in one."""

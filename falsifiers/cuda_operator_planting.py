@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from falsifiers.cuda_operator_cases import Leading
-from falsifiers.cuda_operator_system import OperatorsUnderContract
+from falsifiers.cuda_operator_system import ReplaceableStages
 
 Planting = Generator[None]
 Compute = Callable[..., Any]
@@ -59,7 +59,7 @@ class WrongBackward:
 
 
 def stages_wrong(
-    system: OperatorsUnderContract, names: tuple[str, ...], make: Callable[[Any], Any], dtypes: str = "both"
+    system: ReplaceableStages, names: tuple[str, ...], make: Callable[[Any], Any], dtypes: str = "both"
 ) -> Planting:
     """Replace the stages ``names`` by ``make(right)`` until the planting is undone."""
     keys = [(dtype, name) for dtype, name in system.stages if name in names and dtypes in ("both", dtype)]
@@ -67,23 +67,23 @@ def stages_wrong(
         yield
 
 
-def computing(system: OperatorsUnderContract, names: tuple[str, ...], compute: Compute) -> Planting:
+def computing(system: ReplaceableStages, names: tuple[str, ...], compute: Compute) -> Planting:
     """Replace only what the forward pass of ``names`` computes."""
     return stages_wrong(system, names, lambda right: WrongForward(right, compute))
 
 
-def after(system: OperatorsUnderContract, names: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Planting:
+def after(system: ReplaceableStages, names: tuple[str, ...], change: Callable[[Tensor], Tensor]) -> Planting:
     """Change the output of ``names``."""
     return computing(system, names, lambda right, *inputs: change(right(*inputs)))
 
 
-def differentiating(system: OperatorsUnderContract, names: tuple[str, ...], change: Compute) -> Planting:
+def differentiating(system: ReplaceableStages, names: tuple[str, ...], change: Compute) -> Planting:
     """Replace only what the backward pass of ``names`` computes."""
     return stages_wrong(system, names, lambda right: WrongBackward(right, change))
 
 
 def input_gradients(
-    system: OperatorsUnderContract, names: tuple[str, ...], change: Callable[[Tensor], Tensor], *places: int
+    system: ReplaceableStages, names: tuple[str, ...], change: Callable[[Tensor], Tensor], *places: int
 ) -> Planting:
     """Change the gradients of the inputs at ``places``."""
 
@@ -94,7 +94,7 @@ def input_gradients(
 
 
 def parameter_gradient(
-    system: OperatorsUnderContract, names: tuple[str, ...], name: str, change: Callable[[Tensor], Tensor]
+    system: ReplaceableStages, names: tuple[str, ...], name: str, change: Callable[[Tensor], Tensor]
 ) -> Planting:
     """Change the gradient of one parameter."""
 
@@ -104,7 +104,7 @@ def parameter_gradient(
     return differentiating(system, names, changed)
 
 
-def holding(system: OperatorsUnderContract, names: tuple[str, ...], **changes: Callable[[Any], Any]) -> Planting:
+def holding(system: ReplaceableStages, names: tuple[str, ...], **changes: Callable[[Any], Any]) -> Planting:
     """Change what the stages hold: each field to ``changes[field](its value)``. Their backward pass reads it too."""
     return stages_wrong(system, names, lambda right: with_fields(right, **changes))
 

@@ -61,8 +61,46 @@ class Watched:
         return output
 
 
-class OperatorsUnderContract:
-    """What probes read and defects change: ``stages``, by dtype and name, and the optimizer's three functions.
+class ReplaceableStages:
+    """What defects change: ``stages``, by dtype and name, and the optimizer's three functions."""
+
+    def __init__(self, stages: Mapping[Key, Any]) -> None:
+        self.stages = dict(stages)
+        self.update: Callable[..., None] = ops.AdamW.update
+        self.global_norm: Callable[..., Tensor] = ops.global_norm
+        self.clip_scale: Callable[..., Tensor] = ops.clip_scale
+
+    @contextmanager
+    def replaced(self, stages: Mapping[Key, Any]) -> Generator[None]:
+        """Other stages in the places of some, for the time of a ``with`` block."""
+        originals = {key: self.stages[key] for key in stages}
+        self.stages |= stages
+        try:
+            yield
+        finally:
+            self.stages |= originals
+
+    @contextmanager
+    def function_replaced(self, name: str, function: Callable[..., Any]) -> Generator[None]:
+        """One of the optimizer's functions replaced, for the time of a ``with`` block."""
+        original = getattr(self, name)
+        setattr(self, name, function)
+        try:
+            yield
+        finally:
+            setattr(self, name, original)
+
+    def fingerprint(self) -> str:
+        """A digest of which stages and functions there are, and of what the stages hold."""
+        state = hashlib.sha256()
+        for key, stage in self.stages.items():
+            state.update(f"{key} {id(stage)} {_plain(stage)} {digest_of(tensors_of(stage))}".encode())
+        state.update(repr([id(f) for f in (self.update, self.global_norm, self.clip_scale)]).encode())
+        return state.hexdigest()
+
+
+class OperatorsUnderContract(ReplaceableStages):
+    """What probes read: the outcome of every stage, in each dtype.
 
     While nothing is replaced every stage is run anew each time. While something is, only that is: the other stages'
     outcomes are those of the last run in which nothing was.
@@ -73,10 +111,7 @@ class OperatorsUnderContract:
         self.cases: dict[Key, Case] = {
             (name, stage): case for name, dtype in DTYPES.items() for stage, case in cases(self.device, dtype).items()
         }
-        self.stages: dict[Key, Any] = {key: case.stage for key, case in self.cases.items()}
-        self.update: Callable[..., None] = ops.AdamW.update
-        self.global_norm: Callable[..., Tensor] = ops.global_norm
-        self.clip_scale: Callable[..., Tensor] = ops.clip_scale
+        super().__init__({key: case.stage for key, case in self.cases.items()})
         self._kept: dict[Key, Kept] = {key: {} for key in self.cases}
         self._outcomes: dict[tuple[Key, Direction], Outcome] = {}
         self._limits: dict[tuple[str, Direction], Limit] = {}
@@ -115,26 +150,6 @@ class OperatorsUnderContract:
         found = compare_stage(reference, watched, forward=forward, backward=not forward, kept=self._kept[key])
         return Outcome(found.records, digest_of(watched.results))
 
-    @contextmanager
-    def replaced(self, stages: Mapping[Key, Any]) -> Generator[None]:
-        """Other stages in the places of some, for the time of a ``with`` block."""
-        originals = {key: self.stages[key] for key in stages}
-        self.stages |= stages
-        try:
-            yield
-        finally:
-            self.stages |= originals
-
-    @contextmanager
-    def function_replaced(self, name: str, function: Callable[..., Any]) -> Generator[None]:
-        """One of the optimizer's functions replaced, for the time of a ``with`` block."""
-        original = getattr(self, name)
-        setattr(self, name, function)
-        try:
-            yield
-        finally:
-            setattr(self, name, original)
-
     def facts(self) -> dict[str, Any]:
         """Device, library versions, dtypes, seed and the kernels that the stages name, for the evidence."""
         cuda = self.device.type == "cuda"
@@ -149,14 +164,9 @@ class OperatorsUnderContract:
         }
 
     def fingerprint(self) -> str:
-        """A digest of which stages and functions there are, what they hold, and of all inputs."""
-        state = hashlib.sha256()
-        for key, case in self.cases.items():
-            stage = self.stages[key]
-            state.update(f"{key} {id(stage)} {_plain(stage)}".encode())
-            state.update(digest_of([*_tensors(stage), *case.reference.inputs]).encode())
-        state.update(repr([id(f) for f in (self.update, self.global_norm, self.clip_scale)]).encode())
-        return state.hexdigest()
+        """As for all stages, and a digest of all inputs."""
+        inputs = digest_of([x for case in self.cases.values() for x in case.reference.inputs])
+        return f"{super().fingerprint()} {inputs}"
 
 
 class OperatorFactory:
@@ -168,20 +178,25 @@ class OperatorFactory:
 
     def open(self, options: Options) -> OperatorsUnderContract:
         """Raises RequirementNotMet without triton, or where its kernels can't run on the device asked for."""
-        if find_spec("triton") is None:
-            raise RequirementNotMet("triton is not installed; run: pip install 'aprender[torch]'")
-        if options.device == "cuda" and not torch.cuda.is_available():
-            message = f"torch {torch.__version__} can't use the CUDA device of this host; install a CUDA build of torch"
-            raise RequirementNotMet(message)
-        if options.device == "cpu" and not runtime_is_interpreted():
-            raise RequirementNotMet(
-                "the kernels are compiled for CUDA here: use --device cuda, or set TRITON_INTERPRET=1 for the CPU"
-            )
-        ops.use_float32_accumulation()
+        require_kernels(options.device)
         return OperatorsUnderContract(options.device)
 
 
 OPERATORS = OperatorFactory()
+
+
+def require_kernels(device: str) -> None:
+    """Raise RequirementNotMet where the kernels can't run on ``device``; set the precision that they state."""
+    if find_spec("triton") is None:
+        raise RequirementNotMet("triton is not installed; run: pip install 'aprender[torch]'")
+    if device == "cuda" and not torch.cuda.is_available():
+        message = f"torch {torch.__version__} can't use the CUDA device of this host; install a CUDA build of torch"
+        raise RequirementNotMet(message)
+    if device == "cpu" and not runtime_is_interpreted():
+        raise RequirementNotMet(
+            "the kernels are compiled for CUDA here: use --device cuda, or set TRITON_INTERPRET=1 for the CPU"
+        )
+    ops.use_float32_accumulation()
 
 
 def runtime_is_interpreted() -> bool:
@@ -197,9 +212,10 @@ def operator_kinds() -> set[str]:
     return {name for name, kind in offered.items() if is_dataclass(kind) and hasattr(kind, "backward_kernel")}
 
 
-def _tensors(stage: Any) -> list[Tensor]:
+def tensors_of(stage: Any) -> list[Tensor]:
+    """The tensors that a stage holds, and those of stages inside it."""
     values = _values(stage)
-    inner = [x for value in values if is_dataclass(value) for x in _tensors(value)]
+    inner = [x for value in values if is_dataclass(value) for x in tensors_of(value)]
     return [value for value in values if isinstance(value, Tensor)] + inner
 
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from aprender.falsify.probe import Observation, probe
 from aprender.parity.controls import corrupted, smallest
 from aprender.transformer.cuda import ops
+from aprender.transformer.cuda.ops.blocks import small_tiles
 from falsifiers.cuda_operator_system import LARGEST, OPERATORS, OperatorsUnderContract
 from falsifiers.cuda_optimizer_defects import DEFECTS
 from falsifiers.digests import digest_of
@@ -54,6 +55,7 @@ class State(NamedTuple):
     },
     defects=DEFECTS,
 )
+@small_tiles()
 @on_one_thread
 def step(system: OperatorsUnderContract) -> Observation:
     """Step 7 from given w, g, m and v: the largest error of w', m' and v' in roundings, and of the global norm.

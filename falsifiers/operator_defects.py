@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from aprender.falsify.probe import Defects
-from aprender.transformer.cuda.operators import CausalAttention, Linear, RMSNorm, Rope, rope_tables
+from aprender.transformer.cuda.ops import Attention, Linear, RMSNorm, Rope
+from aprender.transformer.cuda.rope_tables import rope_tables
 from falsifiers.planting import Planting, WrongLinear, everywhere, stages_wrong
 from falsifiers.transformer_system import TransformerUnderContract
 
@@ -31,8 +33,8 @@ def projection_wrongly_transposed(system: TransformerUnderContract) -> Planting:
 def _attention_wrong(system: TransformerUnderContract, mask_of: Callable[[int], Tensor]) -> Planting:
     """Attention under the boolean mask ``mask_of(T)``: True where query t may look at key s."""
 
-    def wrong(original: CausalAttention) -> Callable[..., Tensor]:
-        def stage(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor) -> Tensor:
+    def wrong(original: Attention) -> Callable[..., Tensor]:
+        def stage(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor, *places: Tensor) -> Tensor:
             q, k, v = (x.transpose(1, 2) for x in (q_BTHC, k_BTGC, v_BTGC))
             mask_TT = mask_of(q.shape[2]).to(q.device)
             out_BHTC = functional.scaled_dot_product_attention(
@@ -61,10 +63,10 @@ def mask_leaks_the_next_token(system: TransformerUnderContract) -> Planting:
 def gqa_heads_tiled(system: TransformerUnderContract) -> Planting:
     """Query head h reads key/value head h % G instead of h // (H / G)."""
 
-    def wrong(original: CausalAttention) -> Callable[..., Tensor]:
-        def stage(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor) -> Tensor:
+    def wrong(original: Attention) -> Callable[..., Tensor]:
+        def stage(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor, *places: Tensor) -> Tensor:
             ratio = q_BTHC.shape[2] // k_BTGC.shape[2]
-            return original(q_BTHC, k_BTGC.repeat(1, 1, ratio, 1), v_BTGC.repeat(1, 1, ratio, 1))
+            return original(q_BTHC, k_BTGC.repeat(1, 1, ratio, 1), v_BTGC.repeat(1, 1, ratio, 1), *places)
 
         return stage
 
@@ -77,18 +79,18 @@ def softmax_scale_of_hidden_size(system: TransformerUnderContract) -> Planting:
     config = system.model.config
     guessed = config.hidden_size / config.num_attention_heads
     width = guessed if guessed != config.head_dim else config.hidden_size
-    return everywhere(system, "attention", lambda _: CausalAttention(scale=width**-0.5))
+    return everywhere(system, "attention", lambda original: Attention(width**-0.5, original.window))
 
 
 @DEFECTS.plant("rope_interleaved_pairs")
 def rope_interleaved_pairs(system: TransformerUnderContract) -> Planting:
     """Neighbouring channels are rotated as pairs, under weights that were trained with half-split pairs."""
 
-    def wrong(original: Rope) -> Callable[[Tensor], Tensor]:
-        def stage(x_BTHC: Tensor) -> Tensor:
+    def wrong(original: Rope) -> Callable[[Tensor, Tensor], Tensor]:
+        def stage(x_BTHC: Tensor, positions_BT: Tensor) -> Tensor:
             C = x_BTHC.shape[-1]
             to_pairs = torch.arange(C, device=x_BTHC.device).reshape(C // 2, 2).T.flatten()
-            rotated_BTHC: Tensor = original(x_BTHC[..., to_pairs])
+            rotated_BTHC: Tensor = original(x_BTHC[..., to_pairs], positions_BT)
             return rotated_BTHC[..., to_pairs.argsort()]
 
         return stage
@@ -103,7 +105,7 @@ def rope_theta_not_from_config(system: TransformerUnderContract) -> Planting:
     theta = 5e5 if math.isclose(config.rope_theta, 1e4, rel_tol=1e-3) else 1e4
 
     def wrong(original: Rope, _: int) -> Rope:
-        return Rope(*rope_tables(len(original.cos), config.head_dim, theta, system.device, torch.float32))
+        return Rope(*rope_tables(replace(config, rope_theta=theta), len(original.cos), system.device))
 
     return stages_wrong(system, ("biased", "bias_free"), ("q_rope", "k_rope"), wrong)
 

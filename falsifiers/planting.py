@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aprender.transformer.cuda.operators import Linear
+from aprender.transformer.cuda.ops import Linear
 from aprender.transformer.cuda.stages import get_stage
 from falsifiers.transformer_system import TransformerUnderContract
 

@@ -24,6 +24,7 @@ from aprender.formats import load_checkpoint, source_files
 from aprender.formats.checkpoint import Checkpoint
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
+from aprender.transformer.cuda.ops import use_float32_accumulation
 from aprender.transformer.cuda.stages import get_stage, replaced, stage_names
 from aprender.transformer.cuda.upload import Upload, upload
 from aprender.transformer.oracle import Batch, Oracle
@@ -142,8 +143,9 @@ class TransformerUnderContract:
         return [f"{v} {n} {_described(t)}" for v, variant in self.variants.items() for n, t in variant.tensors.items()]
 
     def facts(self) -> dict[str, Any]:
-        """Device, driver, dtype, flags and seed, for the evidence."""
+        """Device, driver, dtype, flags, seed and the kernels that the stages name, for the evidence."""
         cuda = self.device.type == "cuda"
+        stages = [get_stage(model, name) for model in self.models.values() for name in stage_names(model)]
         return {
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu",
             "driver": _driver_version() if cuda else None,
@@ -156,6 +158,7 @@ class TransformerUnderContract:
                 "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
                 "threads": torch.get_num_threads(),
             },
+            "kernels": sorted({stage.kernel for stage in stages if hasattr(stage, "kernel")}),
             "model": self.checkpoint.source.name,
             "family": self.checkpoint.config.family,
             "seed": SEED,
@@ -186,7 +189,7 @@ class TransformerFactory:
         if options.device == "cuda" and not torch.cuda.is_available():
             message = f"torch {torch.__version__} can't use the CUDA device of this host; install a CUDA build of torch"
             raise RequirementNotMet(message)
-        torch.set_float32_matmul_precision("highest")  # no TF32: float32 mode is float32
+        use_float32_accumulation()
         return TransformerUnderContract(load_checkpoint(options.model or MODEL), options.device)
 
 

@@ -13,24 +13,29 @@ from torch.nn import functional
 
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda.model import CudaTransformer
-from aprender.transformer.cuda.operators import CausalAttention
+from aprender.transformer.cuda.ops import Attention
 from aprender.transformer.cuda.stages import replaced
+from aprender.transformer.cuda.upload import upload
 
 
 def held_out_loss(model: CudaTransformer, tokens_BT: Tensor) -> float:
     """Mean next-token loss in nats over every row of ``tokens_BT``."""
-    with torch.no_grad():
-        return model.token_losses(tokens_BT).double().mean().item()
+    return model.token_losses(tokens_BT).double().mean().item()
 
 
-def planted_losses(config: TransformerConfig, tensors: Mapping[str, Tensor], tokens_BT: Tensor) -> dict[str, float]:
+def planted_losses(
+    config: TransformerConfig, tensors: Mapping[str, Tensor], tokens_BT: Tensor, device: str
+) -> dict[str, float]:
     """Loss by planted defect, each measured on a fresh model over the same ``tensors``."""
 
     def loss(config: TransformerConfig = config, without: Callable[[str], bool] = lambda name: False) -> float:
-        def upload(config: TransformerConfig, tensors: Mapping[str, Tensor], *_: object) -> dict[str, Tensor]:
-            return {name: tensor for name, tensor in tensors.items() if not without(name)}
+        def forgetful(
+            config: TransformerConfig, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+        ) -> dict[str, Tensor]:
+            uploaded = upload(config, tensors, device, dtype)
+            return {name: tensor for name, tensor in uploaded.items() if not without(name)}
 
-        return held_out_loss(CudaTransformer.from_checkpoint(config, tensors, "cpu", upload=upload), tokens_BT)
+        return held_out_loss(CudaTransformer.from_checkpoint(config, tensors, device, upload=forgetful), tokens_BT)
 
     losses = {
         "b_q, b_k and b_v dropped": loss(without=lambda name: name.endswith(".bias")),
@@ -43,7 +48,7 @@ def planted_losses(config: TransformerConfig, tensors: Mapping[str, Tensor], tok
         for i in range(config.num_hidden_layers):
             bias = f"model.layers.{i}.self_attn.{kind}_proj.bias"
             losses[f"b_{kind} of layer {i} dropped"] = loss(without=lambda name: name == bias)  # noqa: B023
-    model = CudaTransformer.from_checkpoint(config, tensors, "cpu")
+    model = CudaTransformer.from_checkpoint(config, tensors, device)
     for defect, (stages, operator) in REPLACEMENTS.items():
         with ExitStack() as stack:
             for i, stage in product(range(config.num_hidden_layers), stages):
@@ -52,13 +57,13 @@ def planted_losses(config: TransformerConfig, tensors: Mapping[str, Tensor], tok
     return losses
 
 
-def _no_mask(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor) -> Tensor:
+def _no_mask(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor, *places: Tensor) -> Tensor:
     q_BHTC, k_BGTC, v_BGTC = (x.transpose(1, 2) for x in (q_BTHC, k_BTGC, v_BTGC))
     return functional.scaled_dot_product_attention(q_BHTC, k_BGTC, v_BGTC, enable_gqa=True).transpose(1, 2)
 
 
-def _scaled_by_tenth(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor) -> Tensor:
-    return CausalAttention(1.1 * q_BTHC.shape[-1] ** -0.5)(q_BTHC, k_BTGC, v_BTGC)
+def _scaled_by_tenth(q_BTHC: Tensor, k_BTGC: Tensor, v_BTGC: Tensor, *places: Tensor) -> Tensor:
+    return Attention(1.1 * q_BTHC.shape[-1] ** -0.5)(q_BTHC, k_BTGC, v_BTGC, *places)
 
 
 def _gelu(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
@@ -68,6 +73,6 @@ def _gelu(gate_BTF: Tensor, up_BTF: Tensor) -> Tensor:
 REPLACEMENTS: dict[str, tuple[tuple[str, ...], Callable[..., Tensor]]] = {
     "no causal mask": (("attention",), _no_mask),
     "attention scale times 1.1": (("attention",), _scaled_by_tenth),
-    "no RoPE": (("q_rope", "k_rope"), lambda x_BTHC: x_BTHC),
+    "no RoPE": (("q_rope", "k_rope"), lambda x_BTHC, positions_BT: x_BTHC),
     "GELU for SiLU": (("swiglu",), _gelu),
 }

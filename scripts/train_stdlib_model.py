@@ -3,9 +3,9 @@
 Biases that start at zero stay small in a short training, and a test that drops them sees nothing. Pretrained Qwen2
 biases are huge, so these start that way: ``planted_biases`` makes recency heads out of b_q and b_k and a large
 constant out of b_v, and training builds on them. The defects that the model must show are measured at the end and
-stored beside it. On 2 CPU cores it takes six to twelve minutes:
+stored beside it. It wants a GPU: on a CPU the kernels run in Triton's interpreter.
 
-    python scripts/train_stdlib_model.py
+    python scripts/train_stdlib_model.py --device cuda
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from torch import Tensor
 
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
+from aprender.transformer.cuda.ops import AdamW, clip_scale, global_norm, use_float32_accumulation
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIG = TransformerConfig(
@@ -72,7 +73,7 @@ def main(steps: int, out: Path, device: str) -> None:
     """Train for ``steps`` optimizer steps on ``device`` and write the checkpoint to the folder ``out``."""
     recipe = Recipe()
     torch.manual_seed(recipe.seed)
-    torch.use_deterministic_algorithms(True)
+    use_float32_accumulation()
     text = read()
     tokenizer = train_tokenizer(text.training)
     training_N = torch.tensor(tokenizer.encode(text.training).ids)
@@ -80,11 +81,11 @@ def main(steps: int, out: Path, device: str) -> None:
     print(f"{len(training_N):,} training tokens, {held_out_BT.numel():,} held-out tokens")
 
     started = time.monotonic()
-    leaves = {name: tensor.to(device).requires_grad_() for name, tensor in initial_tensors(recipe).items()}
-    losses = train(leaves, training_N, recipe, steps, device)
+    weights = {name: tensor.to(device) for name, tensor in initial_tensors(recipe).items()}
+    losses = train(weights, training_N, recipe, steps, device)
     seconds = time.monotonic() - started
-    tensors = {name: leaf.detach().cpu() for name, leaf in leaves.items()}
-    measured = measure(tensors, held_out_BT)
+    tensors = {name: weight.cpu() for name, weight in weights.items()}
+    measured = measure(tensors, held_out_BT, device)
     print(json.dumps(measured, indent=2))
     save(out, tensors, tokenizer, text)
     how = {
@@ -105,13 +106,13 @@ def main(steps: int, out: Path, device: str) -> None:
     (out / "training.json").write_text(json.dumps(how, indent=2) + "\n")
 
 
-def measure(tensors: dict[str, Tensor], held_out_BT: Tensor) -> dict[str, object]:
+def measure(tensors: dict[str, Tensor], held_out_BT: Tensor, device: str) -> dict[str, object]:
     """Measure what the model was made for: a low held-out loss, and defects that raise it."""
-    model = CudaTransformer.from_checkpoint(CONFIG, tensors, "cpu")
+    model = CudaTransformer.from_checkpoint(CONFIG, tensors, device)
     return {
         "held_out_loss": held_out_loss(model, held_out_BT),
         "threshold_0.7_ln_vocab": 0.7 * math.log(CONFIG.vocab_size),
-        "planted_defects_held_out_loss": planted_losses(CONFIG, tensors, held_out_BT),
+        "planted_defects_held_out_loss": planted_losses(CONFIG, tensors, held_out_BT, device),
         "bias_largest_magnitude": {
             kind: max(t.abs().max().item() for n, t in tensors.items() if n.endswith(f"{kind}_proj.bias"))
             for kind in "qkv"
@@ -180,23 +181,21 @@ def planted_bias(name: str, recipe: Recipe) -> Tensor:
 
 
 def train(tensors: dict[str, Tensor], tokens_N: Tensor, recipe: Recipe, steps: int, device: str) -> dict[str, float]:
-    """Train the leaves ``tensors`` in place. Result: mean loss in nats over each tenth of the run, by its last step."""
+    """Train ``tensors``, whose memory the model shares, in place.
+
+    Result: mean loss in nats over each tenth of the run, by its last step.
+    """
     model = CudaTransformer.from_checkpoint(CONFIG, tensors, device)
-    optimizer = torch.optim.AdamW(parameter_groups(tensors, recipe), betas=recipe.betas, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer,
-        lambda step: min((step + 1) / recipe.warmup_steps, 0.55 + 0.45 * math.cos(math.pi * step / steps)),
-    )
+    moments = {name: (torch.zeros_like(weight), torch.zeros_like(weight)) for name, weight in tensors.items()}
     tenth, window, means = max(1, steps // 10), 0.0, {}
     started = time.monotonic()
     for step in range(1, steps + 1):
         start_B1 = torch.randint(len(tokens_N) - recipe.positions, (recipe.rows, 1))
-        loss = model.token_losses(tokens_N[start_B1 + torch.arange(recipe.positions)]).mean()
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(tensors.values(), recipe.clip_norm)
-        optimizer.step()
-        schedule.step()
+        loss, gradients = model.loss_and_gradients(tokens_N[start_B1 + torch.arange(recipe.positions)])
+        clip = clip_scale(global_norm(list(gradients.values())), recipe.clip_norm)
+        pace = min(step / recipe.warmup_steps, 0.55 + 0.45 * math.cos(math.pi * (step - 1) / steps))
+        for name, weight in tensors.items():
+            optimizer_of(name, weight, recipe, pace).update(weight, gradients[name], *moments[name], step, clip)
         window += loss.item()
         if step % tenth == 0:
             means[str(step)], window = round(window / tenth, 4), 0.0
@@ -207,16 +206,11 @@ def train(tensors: dict[str, Tensor], tokens_N: Tensor, recipe: Recipe, steps: i
     return means
 
 
-def parameter_groups(tensors: dict[str, Tensor], recipe: Recipe) -> list[dict[str, object]]:
+def optimizer_of(name: str, weight: Tensor, recipe: Recipe, pace: float) -> AdamW:
     """Matrices decay; biases and norm gains don't; the embedding learns slowly, so that its rows stay small."""
-    groups: dict[str, list[Tensor]] = {"matrix": [], "vector": [], "embedding": []}
-    for name, tensor in tensors.items():
-        groups["embedding" if "embed" in name else "matrix" if tensor.ndim == 2 else "vector"].append(tensor)
-    return [
-        {"params": groups["matrix"], "lr": recipe.learning_rate, "weight_decay": recipe.weight_decay},
-        {"params": groups["vector"], "lr": recipe.learning_rate, "weight_decay": 0.0},
-        {"params": groups["embedding"], "lr": recipe.embedding_learning_rate, "weight_decay": 0.0},
-    ]
+    learning_rate = recipe.embedding_learning_rate if "embed" in name else recipe.learning_rate
+    decay = recipe.weight_decay if weight.ndim == 2 and "embed" not in name else 0.0
+    return AdamW(pace * learning_rate, *recipe.betas, weight_decay=decay)
 
 
 def save(out: Path, tensors: dict[str, Tensor], tokenizer: Tokenizer, text: StdlibText) -> None:

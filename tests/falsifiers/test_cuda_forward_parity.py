@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from aprender.contracts.contract import Contract, DefectClass, Falsifier
+from aprender.contracts.contract import Contract, Falsifier
 from aprender.contracts.load import load
 from aprender.errors import AprenderError
 from aprender.falsify.judge import Judgement, judge
@@ -30,6 +31,17 @@ ROOT = Path(__file__).parents[2]
 (CONTRACT,) = load([ROOT / "contracts/apr-pretrain-cuda-forward-parity-v1.yaml"]).contracts
 FALSIFIERS = {falsifier.id[-3:]: falsifier for falsifier in CONTRACT.falsifiers}
 PLANTED = [(number, defect) for number, f in FALSIFIERS.items() for defect in f.defect_classes]
+SAMPLE = [  # each expectation's, and each way of planting; ``pv run`` proves all 41
+    *(("001", name) for name in ("missing_bias_addition_in_forward", "mask_leaks_the_next_token", "gqa_heads_tiled")),
+    *(("001", name) for name in ("softmax_scale_of_hidden_size", "rope_interleaved_pairs", "gelu_for_silu")),
+    *(("002", defect.name) for defect in FALSIFIERS["002"].defect_classes),
+    *(("003", name) for name in ("upload_path_drops_optional_tensors", "bias_added_after_rope")),
+    *(("003", name) for name in ("bias_on_first_position_only", "rope_theta_not_from_config")),
+    *(("003", name) for name in ("bias_free_model_gets_a_bias", "projection_wrongly_transposed")),
+]
+
+
+pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled for CUDA in this process")
 
 
 @pytest.fixture(scope="module")
@@ -37,29 +49,35 @@ def system() -> TransformerUnderContract:
     return TRANSFORMER.open(Options("cpu", None))
 
 
-def observe(falsifier: Falsifier, system: TransformerUnderContract) -> Observation:
+def probe_of(falsifier: Falsifier) -> Probe:
     probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
-    return probe.function(system, **falsifier.arguments)
+    return probe
+
+
+def observe(falsifier: Falsifier, system: TransformerUnderContract) -> Observation:
+    return probe_of(falsifier).function(system, **falsifier.arguments)
 
 
 def judged(number: str, system: TransformerUnderContract) -> Judgement:
     falsifier = FALSIFIERS[number]
-    probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
-    return judge(falsifier, observe(falsifier, system).values, probe.observes)
+    return judge(falsifier, observe(falsifier, system).values, probe_of(falsifier).observes)
 
 
 @pytest.mark.parametrize("number", FALSIFIERS)
 def test_the_clean_system_is_green_and_observed_the_same_twice(number: str, system: TransformerUnderContract) -> None:
     """Bit for bit: otherwise no defect could be called inert."""
-    assert judged(number, system).verdict is Verdict.GREEN
-    assert observe(FALSIFIERS[number], system) == observe(FALSIFIERS[number], system)
+    falsifier = FALSIFIERS[number]
+    first = observe(falsifier, system)
+    assert judge(falsifier, first.values, probe_of(falsifier).observes).verdict is Verdict.GREEN
+    assert observe(falsifier, system) == first
 
 
-@pytest.mark.parametrize(("number", "defect"), PLANTED, ids=[f"{number}-{defect.name}" for number, defect in PLANTED])
-def test_every_declared_class_turns_it_red_for_the_declared_reason_and_is_undone(
-    number: str, defect: DefectClass, system: TransformerUnderContract
+@pytest.mark.parametrize(("number", "name"), SAMPLE)
+def test_a_declared_class_turns_it_red_for_the_declared_reason(
+    number: str, name: str, system: TransformerUnderContract
 ) -> None:
     """Planted on the live model, and gone afterwards."""
+    (defect,) = (d for d in FALSIFIERS[number].defect_classes if d.name == name)
     before = system.fingerprint()
     with DEFECTS[defect.name].plant(system):
         assert system.fingerprint() != before
@@ -68,6 +86,15 @@ def test_every_declared_class_turns_it_red_for_the_declared_reason_and_is_undone
     assert judgement.verdict is Verdict.RED, judgement.reason
     assert set(defect.violates) <= {e.text for e in judgement.expectations if not e.holds}
     assert defect.violates
+
+
+def test_planting_changes_the_system_and_undoing_it_changes_it_back(system: TransformerUnderContract) -> None:
+    """For every defect there is."""
+    before = system.fingerprint()
+    for name, defect in DEFECTS.items():
+        with defect.plant(system):
+            assert system.fingerprint() != before, name
+        assert system.fingerprint() == before, name
 
 
 def test_no_planted_defect_is_left_undeclared() -> None:
@@ -86,7 +113,7 @@ def _in_other_orders(weight_splits: int) -> Callable[[Any, Tensor], Tensor]:
     return compute
 
 
-@pytest.mark.parametrize("splits", [2, 3, 8, 96])
+@pytest.mark.parametrize("splits", [2, 96])
 def test_another_legal_order_of_summation_stays_green(splits: int, system: TransformerUnderContract) -> None:
     """Rounding must not alarm: every Q/K/V projection summed in 2 to 96 parts."""
     planting = projections_wrong(system, _in_other_orders(splits))
@@ -99,11 +126,10 @@ def test_another_legal_order_of_summation_stays_green(splits: int, system: Trans
 
 
 @pytest.mark.parametrize(
-    ("row", "position", "channel"),
-    [(0, 0, 0), (2, 36, 39), (2, 0, 20), (0, 36, 19), (1, 17, 7)],
+    ("layer", "row", "position", "channel"),
+    [(0, 0, 0, 0), (3, 2, 36, 39), (0, 2, 0, 20), (3, 0, 36, 19), (1, 1, 17, 7)],
     ids=["first", "last", "last row", "last position", "somewhere"],
 )
-@pytest.mark.parametrize("layer", [0, 3])
 def test_one_wrong_element_of_one_projection_is_red(
     layer: int, row: int, position: int, channel: int, system: TransformerUnderContract
 ) -> None:
@@ -124,21 +150,21 @@ def test_one_wrong_element_of_one_projection_is_red(
 
 @pytest.mark.parametrize("candidate", ["zeros", "constant", "rows swapped", "identity"])
 def test_null_candidates_are_red(candidate: str, system: TransformerUnderContract) -> None:
-    """A model that computes nothing, or another row's answer, does not pass a loss test."""
+    """A head that computes nothing, or another row's answer, does not pass a loss test."""
     model = system.model
     head: Any = model.lm_head
 
-    def null(x_ND: Tensor) -> Tensor:
-        logits_NV: Tensor = head(x_ND)
+    def null(x_BTD: Tensor) -> Tensor:
+        logits_BTV: Tensor = head(x_BTD)
         match candidate:
             case "zeros":
-                return torch.zeros_like(logits_NV)
+                return torch.zeros_like(logits_BTV)
             case "constant":
-                return logits_NV.mean(0, keepdim=True).expand_as(logits_NV)
+                return logits_BTV.mean((0, 1), keepdim=True).expand_as(logits_BTV)
             case "rows swapped":
-                return logits_NV.flip(0)
+                return logits_BTV.flip(0)
             case _:
-                return functional.pad(x_ND, (0, logits_NV.shape[-1] - x_ND.shape[-1]))
+                return functional.pad(x_BTD, (0, logits_BTV.shape[-1] - x_BTD.shape[-1]))
 
     with system.with_stage(system.own, "lm_head", null):
         assert judged("001", system).verdict is Verdict.RED
@@ -146,12 +172,12 @@ def test_null_candidates_are_red(candidate: str, system: TransformerUnderContrac
 
 def test_no_loss_is_error_not_green(system: TransformerUnderContract) -> None:
     """A loss of exactly 0, as a crashed kernel reports it, and NaN: ERROR."""
-    V = system.model.config.vocab_size
-    targets_N = system.held_out_tokens(4, 163)[:, 1:].flatten()
-    certain = functional.one_hot(targets_N, V).float() * 1e4
-    head: Any = system.model.lm_head
-    for losses, reason in ((certain, "guard does not hold: val_loss > 0, "), (certain * torch.nan, "val_loss is nan")):
-        with system.with_stage(system.own, "lm_head", lambda x, wrong=losses: wrong if x.ndim == 2 else head(x)):
+    nothing = torch.zeros(4, 163)
+    for losses_BT, reason in (
+        (nothing, "guard does not hold: val_loss > 0, "),
+        (nothing * torch.nan, "val_loss is nan"),
+    ):
+        with system.with_stage(system.own, "loss", SimpleNamespace(token_losses=lambda x, y, found=losses_BT: found)):
             judgement = judged("001", system)
         assert judgement.verdict is Verdict.ERROR
         assert judgement.reason.startswith(reason)
@@ -171,8 +197,7 @@ def test_the_guards_refuse_a_glance(
 ) -> None:
     """Too few tokens, rows or positions: ERROR, whatever was found."""
     falsifier = replace(FALSIFIERS[number], arguments=arguments)
-    probe: Probe = getattr(cuda_forward_parity, str(falsifier.probe).partition(":")[2])
-    judgement = judge(falsifier, observe(falsifier, system).values, probe.observes)
+    judgement = judge(falsifier, observe(falsifier, system).values, probe_of(falsifier).observes)
     assert judgement.verdict is Verdict.ERROR
     assert judgement.reason.startswith(f"guard does not hold: {guard}")
 
@@ -229,8 +254,7 @@ def test_a_broken_checkpoint_is_error_in_one_sentence(breakage: str, message: st
     assert "Traceback" not in run.reason
 
 
-@pytest.mark.parametrize("variant", ["biased", "bias_free"])
-@pytest.mark.parametrize("layer", [0, 3])
+@pytest.mark.parametrize(("variant", "layer"), [("biased", 0), ("bias_free", 3)])
 def test_one_nan_anywhere_is_error(variant: str, layer: int, system: TransformerUnderContract) -> None:
     """Python's max() would lose it."""
     original: Any = system.models[variant].layers[layer].v_proj

@@ -58,14 +58,13 @@ def test_the_model_is_small() -> None:
 
 
 def test_held_out_loss_is_far_below_the_threshold_and_the_recorded_one(
-    checkpoint: Checkpoint, held_out: Tensor
+    checkpoint: Checkpoint, held_out: Tensor, device: torch.device
 ) -> None:
     """The oracle finds the model well below 0.7 ln V, and the CUDA path finds the same loss."""
     loss = float(Oracle(checkpoint.config, checkpoint.tensors).loss(Batch.of(held_out)))
     assert loss < 0.6 * math.log(checkpoint.config.vocab_size)
-    model = CudaTransformer.from_checkpoint(checkpoint.config, checkpoint.tensors, "cpu")
-    with torch.no_grad():
-        candidate = model.token_losses(held_out).double().mean().item()
+    model = CudaTransformer.from_checkpoint(checkpoint.config, checkpoint.tensors, device)
+    candidate = model.token_losses(held_out).double().mean().item()
     # Float32 rounding of single losses is about 1e-5 here and averages out.
     assert candidate == pytest.approx(loss, abs=1e-5)
 

@@ -1,12 +1,15 @@
 """Tile sizes: how much of a tensor one program of a kernel handles. The kernels take them as they come.
 
-On a GPU a tile fills a multiprocessor; in the interpreter it is small, so that a tiny test has several tiles and a
-partial one. Sizes depend on widths, dtype and device, never on the number of rows, so that a row's bits do not
-depend on how many other rows there are.
+On a GPU a tile fills a multiprocessor. In the interpreter, where a program costs milliseconds whatever it computes, it
+is large; inside ``small_tiles`` it is small, so that a tiny test has several tiles and a partial one. Sizes depend on
+widths, dtype and device, never on the number of rows, so that a row's bits do not depend on how many other rows there
+are.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -14,6 +17,13 @@ import torch
 from aprender.errors import AprenderError
 
 _WIDEST_ROW = 16384
+
+
+class Tile(NamedTuple):
+    """``rows`` x ``columns`` elements of a matrix."""
+
+    rows: int
+    columns: int
 
 
 class RowTile(NamedTuple):
@@ -36,6 +46,34 @@ class AttentionTile(NamedTuple):
     stages: int
 
 
+class _Interpreted(NamedTuple):
+    """What the interpreter takes at a time."""
+
+    rows: int
+    strip: int
+    columns: int
+    logits: int
+    flat: int
+    scores: int
+    scan: int
+
+
+_LARGE = _Interpreted(rows=128, strip=128, columns=256, logits=1024, flat=16384, scores=256, scan=256)
+_SMALL = _Interpreted(rows=4, strip=8, columns=64, logits=64, flat=64, scores=16, scan=64)
+_interpreted = _LARGE
+
+
+@contextmanager
+def small_tiles() -> Iterator[None]:
+    """Take little at a time in the interpreter, for tests of what happens between tiles. A GPU's tiles stay."""
+    global _interpreted
+    outer, _interpreted = _interpreted, _SMALL
+    try:
+        yield
+    finally:
+        _interpreted = outer
+
+
 def power_of_two(n: int) -> int:
     """Return the smallest power of two that is at least ``n``."""
     return 1 << max(n - 1, 0).bit_length()
@@ -47,19 +85,24 @@ def row_tile(columns: int, device: torch.device) -> RowTile:
     if width > _WIDEST_ROW:
         raise AprenderError(f"rows of {columns} columns: the row kernels take up to {_WIDEST_ROW}")
     if device.type == "cpu":
-        return RowTile(rows=4, width=width, strip=8, warps=1)
+        return RowTile(rows=_interpreted.rows, width=width, strip=_interpreted.strip, warps=1)
     rows = max(1, 2048 // width)
     return RowTile(rows=rows, width=width, strip=max(16, 2 * rows), warps=4 if width <= 2048 else 8)
 
 
 def flat_block(device: torch.device) -> int:
-    """Choose how many elements of an elementwise kernel one program handles."""
-    return 64 if device.type == "cpu" else 1024
+    """Choose how many elements of dense memory one program handles."""
+    return _interpreted.flat if device.type == "cpu" else 1024
 
 
-def vocabulary_block(device: torch.device) -> int:
-    """Choose how many logits of a row are held at once."""
-    return 64 if device.type == "cpu" else 4096
+def elementwise_tile(device: torch.device) -> Tile:
+    """Choose the tile for kernels that go over rows with a stride, element by element."""
+    return Tile(_interpreted.rows, _interpreted.columns) if device.type == "cpu" else Tile(rows=1, columns=1024)
+
+
+def vocabulary_tile(device: torch.device) -> Tile:
+    """Choose how many rows of logits a program handles, and how many logits of each it holds at once."""
+    return Tile(_interpreted.rows, _interpreted.logits) if device.type == "cpu" else Tile(rows=1, columns=4096)
 
 
 def attention_tile(head_dim: int, dtype: torch.dtype, device: torch.device) -> AttentionTile:
@@ -68,7 +111,14 @@ def attention_tile(head_dim: int, dtype: torch.dtype, device: torch.device) -> A
         raise AprenderError(f"attention: head_dim is {head_dim}; there are kernels for even ones up to 256")
     channels = max(16, power_of_two(head_dim))
     if device.type == "cpu":
-        return AttentionTile(queries=16, keys=16, channels=channels, scan=64, warps=1, stages=1)
+        return AttentionTile(
+            queries=_interpreted.scores,
+            keys=_interpreted.scores,
+            channels=channels,
+            scan=_interpreted.scan,
+            warps=1,
+            stages=1,
+        )
     if dtype == torch.float32:  # exact products use no tensor cores, and twice the bytes
         side = 32 if channels <= 128 else 16
         return AttentionTile(

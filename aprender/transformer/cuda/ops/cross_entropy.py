@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from aprender.errors import AprenderError
-from aprender.transformer.cuda.ops.blocks import vocabulary_block
+from aprender.transformer.cuda.ops.blocks import vocabulary_tile
 from aprender.transformer.cuda.ops.checks import check_floats, check_integers, check_shape
 from aprender.transformer.cuda.ops.exponential import exp
 from aprender.transformer.cuda.ops.matmul import product
@@ -41,38 +41,43 @@ def cross_entropy(  # type: ignore[no-untyped-def]
     losses,
     d_logits,
     share,
+    N,
     V,
     ignore_index,
     WITH_GRADIENT: tl.constexpr,
+    ROWS: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """One row of logits: its loss, and where asked for its gradient, which may take the logits' own place."""
-    n = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    target = tl.load(targets + n).to(tl.int64)
+    """Rows of logits: their losses, and where asked for their gradients, which may take the logits' own place."""
+    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, BLOCK)[None, :]
+    target = tl.load(targets + n, mask=n < N, other=0).to(tl.int64)
     valid = target != ignore_index
     known = (target >= 0) & (target < V)
     # Read before the first reduction, which all threads wait for: later, d_logits may lie in the logits' place.
-    z_target = tl.load(logits + n * V + tl.where(known, target, 0))
-    peak = tl.full([], float("-inf"), tl.float32)
-    sums = tl.zeros([BLOCK], tl.float32)
+    z_target = tl.load(logits + n * V + tl.where(known, target, 0), mask=n < N, other=0.0)
+    place = n[:, None] * V + column
+    peak = tl.full([ROWS], float("-inf"), tl.float32)
+    sums = tl.zeros([ROWS, BLOCK], tl.float32)
     for start in range(0, V, BLOCK):
-        z = tl.load(logits + n * V + start + column, mask=start + column < V, other=float("-inf"))
-        new_peak = tl.maximum(peak, tl.max(z, axis=0))
+        inside = (n < N)[:, None] & (start + column < V)
+        z = tl.load(logits + place + start, mask=inside, other=float("-inf"))
+        new_peak = tl.maximum(peak, tl.max(z, axis=1))
         base = tl.where(new_peak == float("-inf"), 0.0, new_peak)
-        sums = sums * exp(peak - base, True) + exp(z - base, True)
+        sums = sums * exp(peak - base, True)[:, None] + exp(z - base[:, None], True)
         peak = new_peak
-    log_sum = tl.log(tl.sum(sums, axis=0))
+    log_sum = tl.log(tl.sum(sums, axis=1))
     loss = tl.where(known, (peak - z_target) + log_sum, float("nan"))  # a target that does not exist has no loss
-    tl.store(losses + n, tl.where(valid, loss, 0.0))
+    tl.store(losses + n, tl.where(valid, loss, 0.0), mask=n < N)
     if WITH_GRADIENT:
         weight = tl.load(share)
         for start in range(0, V, BLOCK):
-            inside = start + column < V
-            z = tl.load(logits + n * V + start + column, mask=inside, other=float("-inf"))
-            p = exp((z - peak) - log_sum, True)
-            d_z = tl.where(valid, (p - (start + column == target).to(tl.float32)) * weight, 0.0)
-            tl.store(d_logits + n * V + start + column, d_z.to(d_logits.dtype.element_ty), mask=inside)
+            inside = (n < N)[:, None] & (start + column < V)
+            z = tl.load(logits + place + start, mask=inside, other=float("-inf"))
+            p = exp((z - peak[:, None]) - log_sum[:, None], True)
+            d_z = (p - (start + column == target[:, None]).to(tl.float32)) * weight
+            d_z = tl.where(valid[:, None], d_z, 0.0)
+            tl.store(d_logits + place + start, d_z.to(d_logits.dtype.element_ty), mask=inside)
 
 
 @dataclass(slots=True)
@@ -138,13 +143,15 @@ class LinearCrossEntropy:
         d_logits_nV = logits_nV
         if share is not None and x_nD.dtype != torch.float32:
             d_logits_nV = empty(tuple(logits_nV.shape), x_nD.dtype, x_nD.device)
+        tile = vocabulary_tile(x_nD.device)
         launch(
             cross_entropy,
-            (len(x_nD),),
+            (triton.cdiv(len(x_nD), tile.rows),),
             *(logits_nV, targets_n, losses_n, d_logits_nV, losses_n if share is None else share),
-            *(logits_nV.shape[1], self.ignore_index),
+            *(*logits_nV.shape, self.ignore_index),
             WITH_GRADIENT=share is not None,
-            BLOCK=vocabulary_block(x_nD.device),
+            ROWS=tile.rows,
+            BLOCK=tile.columns,
             num_warps=8,
         )
         return d_logits_nV

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aprender.transformer.cuda.ops.blocks import flat_block
+from aprender.transformer.cuda.ops.blocks import elementwise_tile
 from aprender.transformer.cuda.ops.checks import check_floats, check_integers, check_shape
 from aprender.transformer.cuda.ops.memory import empty
 from aprender.transformer.cuda.ops.runtime import launch, require_triton, tl, triton, triton_kernel
@@ -24,32 +24,48 @@ _OCCURRENCES = 8  # rows of d_output in flight at a time
 
 
 @triton.jit
-def embedding_forward(weight, tokens, x, V, D, weight_stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    n = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    token = tl.load(tokens + n).to(tl.int64)
+def embedding_forward(  # type: ignore[no-untyped-def]
+    weight, tokens, x, N, V, D, weight_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
+    n = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = (n < N) & (column < D)
+    token = tl.load(tokens + n, mask=n < N, other=0).to(tl.int64)
     # Outside the vocabulary there is no row: NaN says so, where reading on would return another tensor's numbers.
     known = (token >= 0) & (token < V)
-    row = tl.load(weight + tl.where(known, token, 0) * weight_stride + column, mask=column < D, other=0.0)
+    row = tl.load(weight + tl.where(known, token, 0) * weight_stride + column, mask=inside, other=0.0)
     row = tl.where(known, row.to(tl.float32), float("nan"))
-    tl.store(x + n * D + column, row.to(x.dtype.element_ty), mask=column < D)
+    tl.store(x + n * D + column, row.to(x.dtype.element_ty), mask=inside)
 
 
 @triton.jit
 def embedding_backward(  # type: ignore[no-untyped-def]
-    d_x, order, begins, ends, d_weight, D, d_x_stride, OCCURRENCES: tl.constexpr, BLOCK: tl.constexpr
+    d_x,
+    order,
+    begins,
+    ends,
+    d_weight,
+    V,
+    D,
+    d_x_stride,
+    OCCURRENCES: tl.constexpr,
+    ROWS: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
-    token = tl.program_id(0).to(tl.int64)
+    token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    begin, end = tl.load(begins + token).to(tl.int32), tl.load(ends + token).to(tl.int32)
-    total = tl.zeros([BLOCK], tl.float32)
-    for start in range(begin, end, OCCURRENCES):
-        place = start + tl.arange(0, OCCURRENCES)
-        n = tl.load(order + place, mask=place < end, other=0).to(tl.int64)
-        inside = (place < end)[:, None] & (column < D)[None, :]
-        rows = tl.load(d_x + n[:, None] * d_x_stride + column[None, :], mask=inside, other=0.0)
-        total += tl.sum(rows.to(tl.float32), axis=0)
-    tl.store(d_weight + token * D + column, total, mask=column < D)
+    begin = tl.load(begins + token, mask=token < V, other=0).to(tl.int32)
+    end = tl.load(ends + token, mask=token < V, other=0).to(tl.int32)
+    total = tl.zeros([ROWS, BLOCK], tl.float32)
+    for start in range(0, tl.max(end - begin, axis=0), OCCURRENCES):
+        place = begin[:, None] + start + tl.arange(0, OCCURRENCES)[None, :]
+        occurs = place < end[:, None]
+        n = tl.load(order + place, mask=occurs, other=0).to(tl.int64)
+        inside = occurs[:, :, None] & (column < D)[None, None, :]
+        rows = tl.load(d_x + n[:, :, None] * d_x_stride + column[None, None, :], mask=inside, other=0.0)
+        total += tl.sum(rows.to(tl.float32), axis=1)
+    place = token[:, None] * D + column[None, :]
+    tl.store(d_weight + place, total, mask=(token < V)[:, None] & (column < D)[None, :])
 
 
 @dataclass(slots=True)
@@ -74,12 +90,13 @@ class Embedding:
         V, D = self.weight.shape
         weight_VD = self.weight if self.weight.stride(-1) == 1 else self.weight.contiguous()
         x = empty((*tokens_BT.shape, D), weight_VD.dtype, weight_VD.device)
-        block = flat_block(x.device)
+        N, tile = tokens_BT.numel(), elementwise_tile(x.device)
         launch(
             embedding_forward,
-            (tokens_BT.numel(), triton.cdiv(D, block)),
-            *(weight_VD, tokens_BT.contiguous(), x, V, D, weight_VD.stride(0)),
-            BLOCK=block,
+            (triton.cdiv(N, tile.rows), triton.cdiv(D, tile.columns)),
+            *(weight_VD, tokens_BT.contiguous(), x, N, V, D, weight_VD.stride(0)),
+            ROWS=tile.rows,
+            BLOCK=tile.columns,
         )
         return x, (tokens_BT,)
 
@@ -94,13 +111,14 @@ class Embedding:
         vocabulary = torch.arange(V, dtype=tokens.dtype, device=tokens.device)
         begins, ends = (torch.searchsorted(tokens, vocabulary, right=right) for right in (False, True))
         d_weight = empty((V, D), torch.float32, d_output.device)
-        block = flat_block(d_output.device)
+        tile = elementwise_tile(d_output.device)
         launch(
             embedding_backward,
-            (V, triton.cdiv(D, block)),
-            *(d_x_ND, order, begins, ends, d_weight, D, d_x_ND.stride(0)),
+            (triton.cdiv(V, tile.rows), triton.cdiv(D, tile.columns)),
+            *(d_x_ND, order, begins, ends, d_weight, V, D, d_x_ND.stride(0)),
             OCCURRENCES=_OCCURRENCES,
-            BLOCK=block,
+            ROWS=tile.rows,
+            BLOCK=tile.columns,
         )
         return (), {"weight": d_weight}
 

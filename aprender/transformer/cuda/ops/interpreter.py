@@ -8,6 +8,7 @@ The kernels stay as they are; what is wrong, or slow, is the emulation:
 - numpy warns about NaN and inf, where a GPU goes on.
 - Each call of a device function searches the language anew for what has to be replaced, 40% of the time, though the
   kernel's launch has replaced it.
+- Each operation works out anew what a block's type, shape and numpy dtype are: 40% of what then is left.
 - triton 3.6 says ``int(data)`` of its scalars, one-element arrays, which numpy 2.4 refuses.
 """
 
@@ -35,12 +36,16 @@ def repair() -> None:
     from triton.runtime import interpreter
 
     builder, executor = interpreter.InterpreterBuilder, interpreter.GridExecutor
-    known = [(builder, "cast_impl"), (builder, "create_dot"), (executor, "__call__"), (interpreter, "_patch_lang")]
+    known = [
+        *((builder, "cast_impl"), (builder, "create_dot"), (executor, "__call__")),
+        *((interpreter, "_patch_lang"), (interpreter, "_get_np_dtype"), (interpreter.tl.core, "tuple")),
+    ]
     if not all(hasattr(owner, name) for owner, name in known):
         raise AprenderError("this triton's interpreter is unknown here: install a triton from 3.6 to 3.9")
     _repair_arithmetic(interpreter)
     _repair_warnings(interpreter)
     _repair_calls(interpreter)
+    _repair_types(interpreter)
 
 
 def _repair_arithmetic(interpreter: Any) -> None:
@@ -100,3 +105,39 @@ def _repair_calls(interpreter: Any) -> None:
         return scope
 
     interpreter._patch_lang = patch_lang
+
+
+def _repair_types(interpreter: Any) -> None:
+    """Keep what was worked out for a type: blocks of one element type and shape have one shape object from then on."""
+    core = interpreter.tl.core
+    np_dtype_of, init_block, init_tensor = interpreter._get_np_dtype, core.block_type.__init__, core.tensor.__init__
+    np_dtypes: dict[str, Any] = {}
+    blocks: dict[Any, dict[str, Any]] = {}
+    tensors: dict[int, dict[str, Any]] = {}
+    equal = core.tuple.__eq__
+
+    def get_np_dtype(dtype: Any) -> Any:
+        name = dtype.scalar.name
+        if name not in np_dtypes:
+            np_dtypes[name] = np_dtype_of(dtype.scalar)
+        return np_dtypes[name]
+
+    def init_known_block(self: Any, element_ty: Any, shape: Any) -> None:
+        key = (element_ty.name, *(size.value if isinstance(size, core.constexpr) else size for size in shape))
+        if key not in blocks:
+            init_block(self, element_ty, shape)
+            blocks[key] = dict(self.__dict__)
+        self.__dict__.update(blocks[key])
+
+    def init_known_tensor(self: Any, handle: Any, type: Any) -> None:  # noqa: A002 - triton's name
+        key = id(type.shape) if type.is_block() else 0  # ``blocks`` keeps every shape alive
+        if key not in tensors:
+            init_tensor(self, handle, type)
+            tensors[key] = {name: self.__dict__[name] for name in ("shape", "numel")}
+        self.handle, self.type, self.dtype = handle, type, type.scalar
+        self.__dict__.update(tensors[key])
+
+    interpreter._get_np_dtype = get_np_dtype
+    core.block_type.__init__ = init_known_block
+    core.tensor.__init__ = init_known_tensor
+    core.tuple.__eq__ = lambda self, other: core.constexpr(True) if self is other else equal(self, other)

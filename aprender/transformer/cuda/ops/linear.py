@@ -26,6 +26,22 @@ from aprender.transformer.cuda.ops.stage import Gradients, Saved
 
 
 @dataclass(slots=True)
+class Logits:
+    """``x W^T`` in float32: x_..D -> logits_..V. Training takes ``LinearCrossEntropy``, which has a backward."""
+
+    weight: Tensor  # [V, D]
+
+    kernel = property(lambda self: library_kernel(self.weight.device, "mm"))
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Project."""
+        V, D = self.weight.shape
+        check_floats("Logits", weight=self.weight, x=x)
+        check_shape("Logits", "x", x, (*x.shape[:-1], D))
+        return product(x.reshape(-1, D), self.weight.T, torch.float32).view(*x.shape[:-1], V)
+
+
+@dataclass(slots=True)
 class Linear:
     """``x W^T + b``: x_..K -> y_..N, all float32 or all bfloat16. ``bias`` is None where there is none."""
 

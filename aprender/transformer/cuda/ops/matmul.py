@@ -30,11 +30,11 @@ def product(a_MK: Tensor, b_KN: Tensor, dtype: torch.dtype, bias_N: Tensor | Non
         raise AprenderError(f"a product of {a_MK.dtype} and {b_KN.dtype}: the operands need one dtype")
     out = empty((a_MK.shape[0], b_KN.shape[1]), dtype, a_MK.device)
     note_library(a_MK, kernel_name(bias_N))
+    check_precision(a_MK.device)
     if a_MK.device.type == "cpu":
         a_MK, b_KN = a_MK.float(), b_KN.float()
         sums = torch.mm(a_MK, b_KN) if bias_N is None else torch.addmm(bias_N.float(), a_MK, b_KN)
         return out.copy_(sums)
-    _check_precision()
     if bias_N is not None:
         return torch.addmm(bias_N, a_MK, b_KN, out=out)
     if dtype != a_MK.dtype:
@@ -47,7 +47,10 @@ def kernel_name(bias_N: Tensor | None) -> str:
     return "mm" if bias_N is None else "addmm"
 
 
-def _check_precision() -> None:
+def check_precision(device: torch.device) -> None:
+    """Raise AprenderError when cuBLAS, which computes on ``device``, is set to another precision than stated here."""
+    if device.type == "cpu":
+        return
     if torch.get_float32_matmul_precision() != "highest":
         raise AprenderError(
             f"float32 matrix products are set to {torch.get_float32_matmul_precision()!r} precision (TF32): "

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from aprender.errors import AprenderError
-from aprender.transformer.cuda.ops.blocks import power_of_two
+from aprender.transformer.cuda.ops.blocks import elementwise_tile, power_of_two
 from aprender.transformer.cuda.ops.checks import check_floats, check_integers, check_same_device, check_shape
 from aprender.transformer.cuda.ops.memory import empty
 from aprender.transformer.cuda.ops.runtime import check_device, launch, require_triton, tl, triton, triton_kernel
@@ -34,6 +34,7 @@ def rope_rotate(  # type: ignore[no-untyped-def]
     cos,
     sin,
     y,
+    N,
     T,
     table_rows,
     x_stride_b,
@@ -42,14 +43,15 @@ def rope_rotate(  # type: ignore[no-untyped-def]
     H: tl.constexpr,
     R: tl.constexpr,
     INVERSE: tl.constexpr,
+    ROWS: tl.constexpr,
     HEADS: tl.constexpr,
     PAIRS: tl.constexpr,
 ):
-    token = tl.program_id(0).to(tl.int64)
-    head = tl.arange(0, HEADS)[:, None].to(tl.int64)
-    pair = tl.arange(0, PAIRS)[None, :]
-    inside = (head < H) & (pair < R)
-    position = tl.load(positions + token).to(tl.int64)
+    token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None, None]
+    head = tl.arange(0, HEADS)[None, :, None].to(tl.int64)
+    pair = tl.arange(0, PAIRS)[None, None, :]
+    inside = (head < H) & (pair < R) & (token < N)
+    position = tl.load(positions + token, mask=token < N, other=0).to(tl.int64)
     # A position that the tables do not have gives NaN: what lies beyond a table must not pass for an angle.
     known = (position >= 0) & (position < table_rows)
     entry = tl.where(known, position, 0) * R + pair
@@ -110,14 +112,16 @@ class Rope:
         if 2 * self.cos.shape[1] != C or x_BTHC.stride(-1) != 1:
             raise AprenderError(f"Rope: x needs a dense last axis of {2 * self.cos.shape[1]} channels, it has {C}")
         y = empty((B, T, H, C), x_BTHC.dtype, x_BTHC.device)
+        rows = elementwise_tile(x_BTHC.device).rows
         launch(
             rope_rotate,
-            (B * T,),
+            (triton.cdiv(B * T, rows),),
             *(x_BTHC, positions_BT.contiguous(), self.cos, self.sin, y),
-            *(T, self.cos.shape[0], *x_BTHC.stride()[:3]),
+            *(B * T, T, self.cos.shape[0], *x_BTHC.stride()[:3]),
             H=H,
             R=C // 2,
             INVERSE=inverse,
+            ROWS=rows,
             HEADS=power_of_two(H),
             PAIRS=power_of_two(C // 2),
         )

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from aprender.transformer.cuda.ops.blocks import flat_block
+from aprender.transformer.cuda.ops.blocks import elementwise_tile
 from aprender.transformer.cuda.ops.checks import check_floats, check_shape, rows_of
 from aprender.transformer.cuda.ops.exponential import exp
 from aprender.transformer.cuda.ops.memory import empty
@@ -37,10 +37,12 @@ def sigmoid(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def swiglu_forward(gate, up, y, F, gate_stride, up_stride, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < F
+def swiglu_forward(  # type: ignore[no-untyped-def]
+    gate, up, y, N, F, gate_stride, up_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr
+):
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = (row < N) & (column < F)
     g = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_stride + column, mask=inside, other=0.0).to(tl.float32)
     s, _ = sigmoid(g)
@@ -49,11 +51,11 @@ def swiglu_forward(gate, up, y, F, gate_stride, up_stride, BLOCK: tl.constexpr):
 
 @triton.jit
 def swiglu_backward(  # type: ignore[no-untyped-def]
-    d_y, gate, up, d_gate, d_up, F, d_y_stride, gate_stride, up_stride, BLOCK: tl.constexpr
+    d_y, gate, up, d_gate, d_up, N, F, d_y_stride, gate_stride, up_stride, ROWS: tl.constexpr, BLOCK: tl.constexpr
 ):
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
-    inside = column < F
+    row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)[:, None]
+    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)[None, :]
+    inside = (row < N) & (column < F)
     d_out = tl.load(d_y + row * d_y_stride + column, mask=inside, other=0.0).to(tl.float32)
     g = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
     u = tl.load(up + row * up_stride + column, mask=inside, other=0.0).to(tl.float32)
@@ -80,12 +82,13 @@ class SwiGLU:
         gate_rows, up_rows = rows_of(gate), rows_of(up)
         N, F = gate_rows.shape
         y = empty(tuple(gate.shape), gate.dtype, gate.device)
-        block = flat_block(gate.device)
+        tile = elementwise_tile(gate.device)
         launch(
             swiglu_forward,
-            (N, triton.cdiv(F, block)),
-            *(gate_rows, up_rows, y, F, gate_rows.stride(0), up_rows.stride(0)),
-            BLOCK=block,
+            (triton.cdiv(N, tile.rows), triton.cdiv(F, tile.columns)),
+            *(gate_rows, up_rows, y, N, F, gate_rows.stride(0), up_rows.stride(0)),
+            ROWS=tile.rows,
+            BLOCK=tile.columns,
         )
         return y, (gate, up)
 
@@ -97,13 +100,14 @@ class SwiGLU:
         d_rows, gate_rows, up_rows = rows_of(d_output), rows_of(gate), rows_of(up)
         N, F = gate_rows.shape
         d_gate, d_up = (empty(tuple(gate.shape), gate.dtype, gate.device) for _ in range(2))
-        block = flat_block(gate.device)
+        tile = elementwise_tile(gate.device)
         launch(
             swiglu_backward,
-            (N, triton.cdiv(F, block)),
+            (triton.cdiv(N, tile.rows), triton.cdiv(F, tile.columns)),
             *(d_rows, gate_rows, up_rows, d_gate, d_up),
-            *(F, d_rows.stride(0), gate_rows.stride(0), up_rows.stride(0)),
-            BLOCK=block,
+            *(N, F, d_rows.stride(0), gate_rows.stride(0), up_rows.stride(0)),
+            ROWS=tile.rows,
+            BLOCK=tile.columns,
         )
         return (d_gate, d_up), {}
 
