@@ -224,6 +224,17 @@ def _compare(pair: Pair, noun: str) -> None:
             pair.add("weakened" if old is not None else "tightened", what, key, old=old, new=new)
     for key, larger in _IF_LARGER.items():
         pair.compare_number(key, larger=larger)
+    _restated(pair)
+    if pair.new.get("tolerance_reason") is None:  # reworded it is prose
+        pair.compare_claim("tolerance_reason")
+    for key in {"obligation": ("type",), "harness": ("obligation", "strategy")}.get(noun, ()):
+        pair.compare_claim(key)
+    _applies_to(pair)
+    pair.compare_rest(_PROSE)
+
+
+def _restated(pair: Pair) -> None:
+    """Claims that may be comparisons: then it can be told which way they went."""
     for key in ("formal", "verification"):
         text, other = pair.old.get(key), pair.new.get(key)
         kind = relation(text, other) if isinstance(text, str) and isinstance(other, str) else None
@@ -232,10 +243,6 @@ def _compare(pair: Pair, noun: str) -> None:
             pair.add(kind, f"{key} '{text}' became '{other}'", key, old=text, new=other)
         elif kind is None:  # same() knows whether it is a change at all
             pair.compare_claim(key)
-    for key in {"obligation": ("type",), "harness": ("obligation", "strategy")}.get(noun, ()):
-        pair.compare_claim(key)
-    _applies_to(pair)
-    pair.compare_rest(_PROSE)
 
 
 def _applies_to(pair: Pair) -> None:

@@ -16,6 +16,7 @@ from aprender.errors import AprenderError
 
 SAME_PATH = "git:"  # git:REV means: the path of the other side, as it was at REV
 _SUFFIXES = (".yaml", ".yml")
+_LINK = "120000"  # git's mode of a symbolic link
 _UNREADABLE = ("YAML-001", "YAML-002", "YAML-004")  # what was not read might be anything
 
 
@@ -81,15 +82,32 @@ def _in_git(revision: str, path: str, folder: str, label: str) -> Side:
     # The whole tree: else git lists only what lies in the current folder's own path below it.
     listing = _git(folder, label, "ls-tree", "-r", "-z", "--full-tree", found).decode("utf-8", "surrogateescape")
     entries = [entry.partition("\t") for entry in listing.split("\0") if entry]
-    blobs = {name: mode.split()[2] for mode, _, name in entries if mode.split()[1] == "blob" and _is_contract(name)}
-    root = label.rstrip("/")
-    contents = {f"{root}/{name}": _git(folder, label, "cat-file", "blob", blobs[name]) for name in sorted(blobs)}
+    blobs = {name: mode.split() for mode, _, name in entries if mode.split()[1] == "blob" and _is_contract(name)}
+    contents: dict[str, bytes] = {}
+    for name, (mode, _, blob) in sorted(blobs.items()):
+        whole = f"{label.rstrip('/')}/{name}"
+        if mode == _LINK:
+            below = found if found.endswith((":", "/")) else f"{found}/"
+            contents[whole] = _followed(folder, whole, below + name)
+        else:
+            contents[whole] = _git(folder, label, "cat-file", "blob", blob)
     return _folder(label, contents)
 
 
-def _git(folder: str, label: str, *words: str) -> bytes:
+def _followed(folder: str, label: str, link: str) -> bytes:
+    """What a symbolic link of a revision leads to, in that revision."""
+    answer = _git(folder, label, "cat-file", "--batch", "--follow-symlinks", given=link + "\n")
+    head, _, content = answer.partition(b"\n")
+    words = head.split()
+    if len(words) != 3 or words[1] != b"blob":
+        raise AprenderError(f"{label}: a link that leads to no file of that revision")
+    return content[: int(words[2])]
+
+
+def _git(folder: str, label: str, *words: str, given: str = "") -> bytes:
+    command = ["git", "-C", folder, *words]
     try:
-        done = subprocess.run(["git", "-C", folder, *words], capture_output=True, check=False)  # noqa: S603, S607 - git itself
+        done = subprocess.run(command, input=os.fsencode(given), capture_output=True, check=False)  # noqa: S603 - git itself
     except OSError:
         raise NothingToDo(f"{label}: git is not installed here") from None
     if done.returncode:

@@ -80,6 +80,7 @@ CHANGES = [
     ("proof_obligations:\n  - {id: OBL-1, type: invariant, property: readings are right}\n", "", "weakened: obligation OBL-1 removed"),
     ("readings are right}", "readings are right, tolerance: 0.1}", "weakened: tolerance added: none became 0.1"),
     ("readings are right}", "readings are exact}", "neutral: property reworded"),
+    ("readings are right}", "readings are right, tolerance_reason: r}", "neutral: tolerance_reason added"),
     ("float_tolerance: 0.001", "float_tolerance: 0.01", "weakened: float_tolerance 0.001 became 0.01"),
     ("formula: t = s * raw + o", "formula: t = s * raw", "weakened: formula 't = s * raw + o' became 't = s * raw': another claim"),
     ("[t > -273.15]", "[t > -300]", "weakened: invariant 't > -273.15' became 't > -300'"),
@@ -355,3 +356,11 @@ enforcement:
 def test_what_can_not_be_told_to_demand_as_much_is_weakened(old: str, new: str) -> None:
     """Levels, types, formal claims, strategies, gates, phases, rules, and predictions that are the only bound."""
     assert [change.kind for change in diff_texts(DEMANDS, DEMANDS.replace(old, new)).changes] == ["weakened"]
+
+
+def test_an_obligations_reason_for_its_tolerance_is_missed() -> None:
+    """As a falsifier's: a bound that nobody explains any more demands as much as nobody knows."""
+    reasoned = OLD.replace("readings are right}", "readings are right, tolerance: 0.1, tolerance_reason: r}")
+    bare = reasoned.replace(", tolerance_reason: r", "")
+    (change,) = diff_texts(reasoned, bare).changes
+    assert (change.kind, change.what.endswith("tolerance_reason removed")) == ("weakened", True), change

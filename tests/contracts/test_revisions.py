@@ -9,6 +9,7 @@ import pytest
 
 from aprender.contracts.diff_sets import diff_of
 from aprender.contracts.validate import NothingToDo
+from aprender.errors import AprenderError
 from tests.toy_project import CONTRACT
 
 
@@ -81,3 +82,25 @@ def test_what_a_revision_does_not_have_is_told(
     with pytest.raises(NothingToDo) as error:
         diff_of(old, new)
     assert str(error.value).startswith(message)
+
+
+@pytest.mark.parametrize("folder", [".", "a", "a/contracts"])
+def test_a_link_is_what_it_leads_to(repository: Path, monkeypatch: pytest.MonkeyPatch, folder: str) -> None:
+    """At a revision as on disk; one that leads nowhere is an error with its name."""
+    link = repository / "a" / "contracts" / "v-v1.yaml"
+    link.symlink_to("deep/u-v1.yaml")
+    committed(repository)
+    monkeypatch.chdir(repository / folder)
+    assert not {Path(one.new_file).stem: one.changes for one in diff_of("git:HEAD", ".")}["v-v1"]
+    link.unlink()
+    link.symlink_to("nowhere.yaml")
+    committed(repository)
+    link.unlink()
+    with pytest.raises(AprenderError, match=r"v-v1\.yaml: a link that leads to no file of that revision"):
+        diff_of("git:HEAD", ".")
+
+
+def committed(repository: Path) -> None:
+    """All that is there now, as a commit."""
+    for words in (["add", "."], ["-c", "user.name=n", "-c", "user.email=e@x", "commit", "-qam", "m"]):
+        subprocess.run(["git", "-C", repository, *words], check=True)

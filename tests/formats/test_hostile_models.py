@@ -124,5 +124,5 @@ def test_an_apr_file_of_brackets_is_bounded(tmp_path: Path) -> None:
     before, started = forget_peak(), time.process_time()
     with pytest.raises(FormatError):
         load_checkpoint(path)
-    assert time.process_time() - started < 2 * MOST_SECONDS  # a busy machine's
+    assert time.process_time() - started < 4 * MOST_SECONDS  # a busy machine's
     assert peak() - before < MOST_MEGABYTES
