@@ -49,20 +49,23 @@ def _of_attention(shape: Shape, d: Draw) -> Iterator[LawRecord]:
     qkv = d.normal(2, T, H + 2 * G, C, sd=1.5)
     first = qkv[:1]
 
+    def parts(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return x[:, :, :H], x[:, :, H : H + G], x[:, :, H + G :]
+
     def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         positions = torch.arange(T, device=q.device).expand(len(q), -1)
         return attention(q, k, v, positions, positions)
 
     def model(x: Tensor) -> Tensor:
-        return attend(*x.split((H, G, G), 2))
+        return attend(*parts(x))
 
     def gradients() -> Tensor:
         positions = torch.arange(T, device=qkv.device)[None]
-        output, saved = attention.forward(*first.split((H, G, G), 2), positions, positions)
+        output, saved = attention.forward(*parts(first), positions, positions)
         (d_q, d_k, d_v), _ = attention.backward(saved, output)
         return torch.cat((d_q, d_k, d_v), 2)
 
-    q, k, v = first.split((H, G, G), 2)
+    q, k, v = parts(first)
     after = first[:, T // 2 + 1 :]
     yield laws.causality(model, first, T // 2, (d.normal(*after.shape), torch.full_like(after, torch.nan)))
     yield laws.batch_permutation(model, qkv)

@@ -116,6 +116,7 @@ def pairs(shape: Shape, dtype: torch.dtype, device: torch.device) -> Iterator[Pa
         d = Draw(SEED + 1 + layer, dtype, device)
         yield from _attention_half(shape, d, layer)
         yield from _feed_forward_half(shape, d, layer)
+    d = Draw(SEED + 500, dtype, device)  # however many layers there are
     x, gain = d.small_rows(1, T, D, outlier=8.0), d.gain(D)
     yield Pair("norm", oracle_stages.rms_norm("norm", x, gain, EPS, seed, torch.float32), ops.RMSNorm(gain, EPS))
     x, targets = d.normal(1, T, D, sd=1.5), d.integers(shape.V, 1, T)
