@@ -297,7 +297,11 @@ def logits_of_the_position_before(system: ModelsUnderContract) -> Planting:
 @DEFECTS.plant("repetition_penalty_left_on")
 def repetition_penalty_left_on(system: ModelsUnderContract) -> Planting:
     """What was just read is less likely."""
-    return _logits(system, lambda logits, tokens: logits.scatter_add(2, tokens[..., None], logits * 0 - 1.0))
+
+    def penalised(logits: Tensor, tokens: Tensor) -> Tensor:
+        return logits.scatter_add(2, tokens.to(logits.device)[..., None], logits * 0 - 1.0)
+
+    return _logits(system, penalised)
 
 
 @DEFECTS.plant("temperature_left_on")

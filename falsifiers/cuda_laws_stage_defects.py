@@ -139,8 +139,10 @@ def order_of_sums_depends_on_the_batch(system: ReplaceableStages) -> Planting:
         if len(x) > 1:
             y: Tensor = right(x)
             return y
-        sums = sum(part.float().square().sum(-1, keepdim=True) for part in reversed(x.chunk(7, -1)))
-        return (x.float() * (sums / x.shape[-1] + right.eps).rsqrt() * right.weight).to(x.dtype)
+        mean = torch.zeros_like(x[..., :1], dtype=torch.float32)
+        for column in reversed(x.float().chunk(x.shape[-1], -1)):  # one after the other: off by several ulp, not by one
+            mean = mean + column.square() / x.shape[-1]
+        return (x.float() * (mean + right.eps).rsqrt() * right.weight).to(x.dtype)
 
     return computing(system, NORM, compute)
 

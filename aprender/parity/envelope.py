@@ -67,8 +67,7 @@ class Envelope:
     def judge(self, y: Tensor) -> Judgement:
         """Compare ``y`` (finite, of z's shape, of any float dtype) by every statistic; the largest ratio counts."""
         r = y.to(self.z.device).double().sub_(self.z)
-        net = [self._max(r)] if r.numel() >= FEW else []  # the largest of few errors is one draw
-        plain = [*self._norms(r), *net, *self._projections.measure(r)]
+        plain = [*self._norms(r), self._max(r), *self._projections.measure(r)]
         measured = [self._scaled(m, y.device) for m in plain]  # by the calibration of where the candidate ran
         alarming = [m for m in measured if m.alarms]
         worst = max(alarming, key=lambda m: m.ratio, default=None)
@@ -109,10 +108,15 @@ class Envelope:
             yield Measured(f"norm {name}", label, observed, allowed, block=(name, index))
 
     def _max(self, r: Tensor) -> Measured:
-        """(B): a coarse net. The second term is what one rounding does to values of the size of 0.3 and more."""
+        """(B): a coarse net. The second term is what one rounding does to values of the size of 0.3 and more.
+
+        The largest of few errors is hardly more than one draw: there one element may take all that the norm allows.
+        """
         y = self.rounded()
         granularity = float((y + 0.3 - 0.3 - y).abs().max())
         allowed = max(MAX_NET, undeclared(self.dtype)) * (self.largest_error + granularity)
+        if self.z.numel() < FEW:
+            allowed = max(allowed, float(self._allowed["tensor"][0]))
         return Measured("max", "tensor", float(r.abs().max()), allowed)
 
     def _scaled(self, measured: Measured, device: torch.device) -> Measured:

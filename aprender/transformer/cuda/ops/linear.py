@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from aprender.transformer.cuda.ops.checks import check_floats, check_shape
-from aprender.transformer.cuda.ops.matmul import kernel_name, product
+from aprender.transformer.cuda.ops.matmul import kernel_names, product
 from aprender.transformer.cuda.ops.memory import empty
 from aprender.transformer.cuda.ops.runtime import library_kernel, note_library
 from aprender.transformer.cuda.ops.stage import Gradients, Saved
@@ -50,8 +50,8 @@ class Linear:
 
     @property
     def kernel(self) -> str:
-        """The library call of ``forward``."""
-        return library_kernel(self.weight.device, kernel_name(self.bias))
+        """The library calls of ``forward``."""
+        return library_kernel(self.weight.device, *kernel_names(self.bias))
 
     @property
     def backward_kernel(self) -> str:

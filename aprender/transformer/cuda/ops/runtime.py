@@ -115,7 +115,7 @@ def triton_kernel(*kernels: Any) -> str:
 def library_kernel(device: torch.device, *names: str) -> str:
     """Name library calls as evidence records them: ``cublas:mm`` on CUDA, ``cpu:mm`` on the CPU, ``torch:sum``."""
     products = "cpu" if device.type == "cpu" else "cublas"
-    return "+".join(f"{products if name in ('mm', 'addmm') else 'torch'}:{name}" for name in names)
+    return "+".join(f"{products if name == 'mm' else 'torch'}:{name}" for name in names)
 
 
 def note_library(tensor: Tensor, name: str) -> None:
