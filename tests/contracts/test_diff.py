@@ -79,7 +79,7 @@ CHANGES = [
     ("kind: pattern", "kind: kernel", "tightened: kind pattern became kernel: the rules for kernels hold now"),
     ("proof_obligations:\n  - {id: OBL-1, type: invariant, property: readings are right}\n", "", "weakened: obligation OBL-1 removed"),
     ("readings are right}", "readings are right, tolerance: 0.1}", "weakened: tolerance added: none became 0.1"),
-    ("readings are right}", "readings are exact}", "neutral: property reworded"),
+    ("readings are right}", "readings are exact}", "weakened: property changed: 'readings are right' became 'readings are exact'"),
     ("readings are right}", "readings are right, tolerance_reason: r}", "neutral: tolerance_reason added"),
     ("float_tolerance: 0.001", "float_tolerance: 0.01", "weakened: float_tolerance 0.001 became 0.01"),
     ("formula: t = s * raw + o", "formula: t = s * raw", "weakened: formula 't = s * raw + o' became 't = s * raw': another claim"),
@@ -341,6 +341,12 @@ kernel_structure: {phases: [{name: load, description: d, invariant: i}]}
 enforcement:
   layout: {description: d, severity: error}
 """
+
+
+def test_the_words_beside_a_formal_claim_are_prose() -> None:
+    """The formal claim is what is compared."""
+    (change,) = diff_texts(DEMANDS, DEMANDS.replace("property: p", "property: q")).changes
+    assert (change.kind, change.what.endswith("property reworded")) == ("neutral", True), change
 
 
 @pytest.mark.parametrize(
