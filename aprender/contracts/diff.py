@@ -225,6 +225,9 @@ def _compare(pair: Pair, noun: str) -> None:
     for key, larger in _IF_LARGER.items():
         pair.compare_number(key, larger=larger)
     _restated(pair)
+    if noun == "obligation" and pair.old.get("formal") is None:  # the words are all that was claimed
+        for key in ("property", "statement"):
+            pair.compare_claim(key)
     if pair.new.get("tolerance_reason") is None:  # reworded it is prose
         pair.compare_claim("tolerance_reason")
     for key in {"obligation": ("type",), "harness": ("obligation", "strategy")}.get(noun, ()):

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from aprender.contracts.diff import Diff, diff
 from aprender.contracts.document import Document
+from aprender.contracts.migrate import migrate
 from aprender.contracts.reader import read_text
 from tests.toy_project import CONTRACT
 
@@ -79,7 +80,7 @@ CHANGES = [
     ("kind: pattern", "kind: kernel", "tightened: kind pattern became kernel: the rules for kernels hold now"),
     ("proof_obligations:\n  - {id: OBL-1, type: invariant, property: readings are right}\n", "", "weakened: obligation OBL-1 removed"),
     ("readings are right}", "readings are right, tolerance: 0.1}", "weakened: tolerance added: none became 0.1"),
-    ("readings are right}", "readings are exact}", "neutral: property reworded"),
+    ("readings are right}", "readings are exact}", "weakened: property changed: 'readings are right' became 'readings are exact'"),
     ("readings are right}", "readings are right, tolerance_reason: r}", "neutral: tolerance_reason added"),
     ("float_tolerance: 0.001", "float_tolerance: 0.01", "weakened: float_tolerance 0.001 became 0.01"),
     ("formula: t = s * raw + o", "formula: t = s * raw", "weakened: formula 't = s * raw + o' became 't = s * raw': another claim"),
@@ -343,6 +344,12 @@ enforcement:
 """
 
 
+def test_the_words_beside_a_formal_claim_are_prose() -> None:
+    """The formal claim is what is compared."""
+    (change,) = diff_texts(DEMANDS, DEMANDS.replace("property: p", "property: q")).changes
+    assert (change.kind, change.what.endswith("property reworded")) == ("neutral", True), change
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [
@@ -364,3 +371,37 @@ def test_an_obligations_reason_for_its_tolerance_is_missed() -> None:
     bare = reasoned.replace(", tolerance_reason: r", "")
     (change,) = diff_texts(reasoned, bare).changes
     assert (change.kind, change.what.endswith("tolerance_reason removed")) == ("weakened", True), change
+
+
+PUT_ASIDE = """\
+metadata: {version: "1.0.0", description: d, references: [r]}
+equations: {e: {formula: x = y}}
+proof_obligations:
+  - {type: invariant, property: x is y, formal: x = y, applies_to: run}
+falsification_tests:
+  - {id: FALSIFY-T-001, rule: r, prediction: p, test: t, if_fails: i}
+kani_harnesses:
+  - {id: KANI-1, obligation: It is!, bound: 1}
+qa_gate: {id: QA-1, name: q, checks: [no regressions], pass_criteria: all}
+"""
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("x-applies_to: run", "tightened: x-is-y: applies_to run became all"),
+        ("x-obligation: It is!", "weakened: KANI-1: obligation removed"),
+        ("x-checks: [no regressions]", "weakened: qa_gate: check 'no regressions' removed"),
+    ],
+)
+def test_words_that_a_migration_puts_aside_are_compared_by_their_own_key(word: str, what: str) -> None:
+    """As they stand they are what they were; taken away, the key that they had is gone."""
+    migrated = migrate(PUT_ASIDE.encode(), "x.yaml")
+    assert not migrated.problems
+    new = migrated.after.decode()
+    assert word in new
+    assert [change for change in diff_texts(PUT_ASIDE, new).changes if change.kind == "weakened"] == []
+    without = new.replace(f", {word}", "").replace(f"{word}, ", "")
+    assert without != new
+    changes = diff_texts(PUT_ASIDE, without).changes
+    assert what in [f"{change.kind}: {change.what}" for change in changes]
