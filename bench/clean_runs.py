@@ -4,7 +4,8 @@ python -m bench.clean_runs [--seeds 1000] [--first 0] [--device cpu] [--processe
 
 Every run draws a length (uneven, prime, a tile less or more one, up to ``--longest``), widths, heads, windows,
 documents and values, and compares every stage in float32 and bfloat16, forward and backward, with the float64 oracle.
-On a GPU several processes need its MPS daemon to run at the same time.
+On a GPU several processes need its MPS daemon to run at the same time. Exits with 1 when anything was RED, else with 3
+when anything could not be compared.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from aprender.falsify.probe import RequirementNotMet
 from aprender.parity.compare import compare_stage
 from aprender.parity.stages import ReferenceStage
 from aprender.transformer.cuda import ops
@@ -26,6 +28,7 @@ from aprender.transformer.oracle import rope
 from aprender.transformer.oracle.attention import Places
 from falsifiers import cuda_operator_references, oracle_attention_stage, oracle_stages
 from falsifiers.cuda_operator_cases import Leading
+from falsifiers.cuda_operator_system import require_kernels
 
 DTYPES = (torch.float32, torch.bfloat16)
 LENGTHS = (29, 31, 32, 33, 61, 63, 64, 65, 127, 128, 129, 255, 256, 257, 509)
@@ -164,7 +167,7 @@ def runs(seeds: Iterable[int], device: str, longest: int) -> Counts:
 
 
 def main() -> None:
-    """Run, print the denominators, and exit with 1 when anything was RED."""
+    """Run, print the denominators; exit with 1 when anything was RED, with 3 when anything could not be compared."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1000)
     parser.add_argument("--first", type=int, default=0)
@@ -172,6 +175,12 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--longest", type=int, default=4096)
     a = parser.parse_args()
+    if min(a.seeds, a.processes) < 1 or a.longest < min(LENGTHS):
+        parser.error(f"--seeds and --processes must be at least 1, --longest at least {min(LENGTHS)}")
+    try:
+        require_kernels(a.device)
+    except RequirementNotMet as error:
+        parser.error(str(error))
     start = time.monotonic()
     seeds = range(a.first, a.first + a.seeds)
     jobs = [(seeds[i :: a.processes], a.device, a.longest) for i in range(a.processes)]
@@ -185,7 +194,7 @@ def main() -> None:
     print(f"largest ratio {max(p[2] for p in parts):.3f}; RED: {red}; ERROR: {sum(alarms.values()) - red}")
     for what, count in alarms.most_common(40):
         print(f"  {count} x {what}")
-    raise SystemExit(1 if red else 0)
+    raise SystemExit(1 if red else 3 if alarms else 0)
 
 
 if __name__ == "__main__":

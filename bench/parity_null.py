@@ -2,7 +2,8 @@
 
 python -m bench.parity_null [--seeds 1000] [--device cpu] [--processes 2] [--write]
 
-Without --write: how many false alarms the engine raises as it is calibrated. With --write: the largest null ratio of
+Without --write: how many false alarms the engine raises as it is calibrated; exit code 1 when any, else 3 when a tensor
+could not be compared. With --write: the largest null ratio of
 every statistic by the plain formulas goes into aprender/parity/calibration.json, for this kind of device.
 """
 
@@ -39,6 +40,10 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--write", action="store_true", help="calibrate: write the table")
     arguments = parser.parse_args()
+    if min(arguments.seeds, arguments.processes) < 1:
+        parser.error("--seeds and --processes must be at least 1")
+    if arguments.device == "cuda" and not torch.cuda.is_available():
+        parser.error(f"torch {torch.__version__} can't use the CUDA device of this host")
     start = time.monotonic()
     seeds = range(arguments.first, arguments.first + arguments.seeds)
     jobs = [(seeds[i :: arguments.processes], arguments.device, arguments.write) for i in range(arguments.processes)]
@@ -63,6 +68,8 @@ def main() -> None:
     )
     if arguments.write:
         write(largest, arguments.device, arguments.seeds)
+    elif alarms:
+        raise SystemExit(1 if any(what.startswith("RED") for what in alarms) else 3)
 
 
 def clean_runs(seeds: Iterable[int], device: str, plain: bool) -> Found:

@@ -16,7 +16,6 @@ from aprender.errors import AprenderError
 
 SAME_PATH = "git:"  # git:REV means: the path of the other side, as it was at REV
 _SUFFIXES = (".yaml", ".yml")
-_LINK = "120000"  # git's mode of a symbolic link
 _UNREADABLE = ("YAML-001", "YAML-002", "YAML-004")  # what was not read might be anything
 
 
@@ -40,6 +39,8 @@ def side_of(name: str, other: str) -> Side:
     revision, colon, path = name.partition(":")
     if colon and revision:
         return _in_git(revision, path, ".", name)
+    if os.path.islink(name):
+        raise NothingToDo(f"{name}: a link that leads nowhere; name the file itself")
     folder = os.path.dirname(name) or "."
     hint = did_you_mean(os.path.basename(name), os.listdir(folder)) if os.path.isdir(folder) else ""
     raise NothingToDo(f"{name}: no such file or folder.{hint} A path, REV:path or git:REV is needed")
@@ -78,29 +79,22 @@ def _in_git(revision: str, path: str, folder: str, label: str) -> Side:
     commit = _git(folder, label, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     found = f"{commit.decode().strip()}:{path}"
     if _git(folder, label, "cat-file", "-t", found).strip() != b"tree":
-        return Side(False, {_stem(path): (label, _git(folder, label, "cat-file", "blob", found))})
+        return Side(False, {_stem(path): (label, _followed(folder, label, found))})
     # The whole tree: else git lists only what lies in the current folder's own path below it.
     listing = _git(folder, label, "ls-tree", "-r", "-z", "--full-tree", found).decode("utf-8", "surrogateescape")
     entries = [entry.partition("\t") for entry in listing.split("\0") if entry]
-    blobs = {name: mode.split() for mode, _, name in entries if mode.split()[1] == "blob" and _is_contract(name)}
-    contents: dict[str, bytes] = {}
-    for name, (mode, _, blob) in sorted(blobs.items()):
-        whole = f"{label.rstrip('/')}/{name}"
-        if mode == _LINK:
-            below = found if found.endswith((":", "/")) else f"{found}/"
-            contents[whole] = _followed(folder, whole, below + name)
-        else:
-            contents[whole] = _git(folder, label, "cat-file", "blob", blob)
-    return _folder(label, contents)
+    names = sorted(name for mode, _, name in entries if mode.split()[1] == "blob" and _is_contract(name))
+    below, root = (found if found.endswith((":", "/")) else f"{found}/"), label.rstrip("/")
+    return _folder(label, {f"{root}/{name}": _followed(folder, f"{root}/{name}", below + name) for name in names})
 
 
-def _followed(folder: str, label: str, link: str) -> bytes:
-    """What a symbolic link of a revision leads to, in that revision."""
-    answer = _git(folder, label, "cat-file", "--batch", "--follow-symlinks", given=link + "\n")
+def _followed(folder: str, label: str, place: str) -> bytes:
+    """A file of a revision, or what the symbolic link there leads to in that revision."""
+    answer = _git(folder, label, "cat-file", "--batch", "--follow-symlinks", given=place + "\n")
     head, _, content = answer.partition(b"\n")
     words = head.split()
     if len(words) != 3 or words[1] != b"blob":
-        raise AprenderError(f"{label}: a link that leads to no file of that revision")
+        raise AprenderError(f"{label}: a link that leads to no file of that revision; name the file itself")
     return content[: int(words[2])]
 
 

@@ -92,8 +92,12 @@ def test_a_link_is_what_it_leads_to(repository: Path, monkeypatch: pytest.Monkey
     committed(repository)
     monkeypatch.chdir(repository / folder)
     assert not {Path(one.new_file).stem: one.changes for one in diff_of("git:HEAD", ".")}["v-v1"]
+    (alone,) = diff_of("git:HEAD", str(link.relative_to(Path.cwd())))
+    assert not alone.changes
     link.unlink()
     link.symlink_to("nowhere.yaml")
+    with pytest.raises(NothingToDo, match=r"v-v1\.yaml: a link that leads nowhere"):
+        diff_of(str(link), str(link.with_name("t-v1.yaml")))
     committed(repository)
     link.unlink()
     with pytest.raises(AprenderError, match=r"v-v1\.yaml: a link that leads to no file of that revision"):
