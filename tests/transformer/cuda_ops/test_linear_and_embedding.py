@@ -46,6 +46,23 @@ def test_a_linear_stage_with_zero_weights_returns_its_bias(dtype: torch.dtype, d
     assert torch.equal(stage(torch.ones(2, 3, 7, dtype=dtype, device=device)), bias.expand(2, 3, 13))
 
 
+@pytest.mark.parametrize(("K", "N"), [(257, 77), (60, 130), (64, 48)])
+def test_a_projection_with_a_bias_rounds_once(K: int, N: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Whole numbers and eighths, whose sums float32 holds: every bit is that of one rounding, at odd widths as well.
+
+    cuBLAS adds a bias of its own, at widths that are no multiple of 8, to a product that it has rounded already.
+    """
+    draw = torch.Generator().manual_seed(K)
+    x, weight = (torch.randint(-8, 9, (n, K), generator=draw).to(device, dtype) for n in (509, N))
+    bias = (torch.randint(-1000, 1000, (N,), generator=draw) / 8).to(device, dtype)
+    product = x.double() @ weight.double().T
+    exact = product + bias.double()
+    assert torch.equal(exact.float().double(), exact)
+    assert torch.equal(Linear(weight, bias)(x), exact.to(dtype))
+    if dtype == torch.bfloat16:
+        assert not torch.equal((product.to(dtype).double() + bias.double()).to(dtype), exact.to(dtype)), "twice shows"
+
+
 def test_linear_refused(device: torch.device) -> None:
     stage = Linear(torch.ones(4, 3, device=device), torch.ones(4, device=device))
     with pytest.raises(AprenderError, match="x has shape \\(2, 5\\), must be \\(2, 3\\)"):

@@ -1,0 +1,131 @@
+"""What clean runs on a GPU taught: rows whose errors move together, tensors of few elements, sums that are truncated."""
+
+from __future__ import annotations
+
+from itertools import product as every
+
+import pytest
+import torch
+from torch import Tensor
+
+from aprender.parity.blocks import TILE, Blocks, Layout
+from aprender.parity.calibration import LEAST_SEEDS, Calibration, uncalibrated
+from aprender.parity.compare import compare_stage
+from aprender.parity.envelope import Envelope
+from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
+from falsifiers import oracle_stages
+from falsifiers.oracle_stage_sums import truncated_product
+from falsifiers.oracle_stages import tensor
+
+U = 2.0**-24  # float32's unit roundoff
+
+
+def generator(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def groups(blocks: Blocks, name: str, index: int) -> list[list[tuple[int, int]]]:
+    """The elements (m, n) of a block, in groups whose errors move together: by row, or for a column one by one."""
+    members = []
+    for m, n in every(range(blocks.M), range(blocks.N)):
+        across = -(-blocks.N // TILE)
+        inside = {
+            "tensor": True,
+            "row": m == index,
+            "column": n == index,
+            "head": n // 5 == index,  # heads of 5 channels are the first of the channels' two axes
+            "tile": divmod(index, across) == (m // TILE, n // TILE),
+            "small rows": blocks.small_rows is not None and bool(blocks.small_rows[m]),
+        }
+        if inside[name]:
+            members.append((m, n))
+    return [[place for place in members if place[0] == m] for m in sorted({m for m, _ in members})]
+
+
+def test_joint_rows_are_counted_as_rows_in_every_block() -> None:
+    """Against the definition, element by element: (sum of variances)^2 / sum of (a row's part of the block)^2."""
+    shape, small = (2, 66, 27, 5), torch.arange(132) % 3 == 1  # 132 x 135: two tiles down, two across, each partial
+    variance = torch.rand(shape, generator=generator(1), dtype=torch.float64)
+    blocks = Blocks(shape, Layout(rows=2, heads=2, joint_rows=True), small)
+    v_MN, found = variance.reshape(132, 135), blocks.effective_terms(variance)
+    assert set(found) == {"tensor", "row", "column", "head", "tile", "small rows"}
+    for name, terms in found.items():
+        for index in {0, 1, len(terms) - 1} & set(range(len(terms))):
+            parts = [sum(float(v_MN[place]) for place in group) for group in groups(blocks, name, index)]
+            assert float(terms[index]) == pytest.approx(sum(parts) ** 2 / sum(part**2 for part in parts), rel=1e-12)
+
+
+def test_without_joint_rows_elements_are_counted() -> None:
+    """A row of equal variances is worth as many terms as it has elements; joint, it is worth one."""
+    ones = torch.ones(9, 7, dtype=torch.float64)
+    assert Blocks((9, 7), Layout(1)).effective_terms(ones)["row"].tolist() == [7.0] * 9
+    assert Blocks((9, 7), Layout(1, joint_rows=True)).effective_terms(ones)["row"].tolist() == [1.0] * 9
+
+
+def test_one_number_is_judged_by_what_its_rounding_is_worth_not_by_one_draw() -> None:
+    """Plans that happen to be exact allow an honest error of a few roundings, and nothing like a hundred."""
+    z = torch.tensor(18.7, dtype=torch.float64).float().double()
+    envelope = Envelope(z, torch.float32, Blocks((), Layout.of(())), uncalibrated())
+    envelope.add(z.float())
+    ulp = 2.0**-19  # of float32 between 16 and 32
+    assert envelope.judge((z + 3 * ulp).float()).ratio < 1
+    assert envelope.judge((z + 100 * ulp).float()).ratio > 1
+
+
+def test_margins_are_by_what_a_statistic_concentrates() -> None:
+    """Norms least, gains more, other projections most; below 1 nothing is made smaller, and few seeds say nothing."""
+    statistics = ("norm row", "max", "row gains", "column gains", "channel mean", "gain", "direction")
+    table = {"cpu": {"float32": dict.fromkeys(statistics, 2.0) | {"norm tensor": 0.1}}}
+    cpu = torch.device("cpu")
+    factors = [Calibration(table, {"cpu": LEAST_SEEDS}).factor(cpu, torch.float32, name) for name in statistics]
+    assert factors == [2.2, 2.2, 2.5, 2.5, 3.2, 3.2, 3.2]
+    assert Calibration(table, {"cpu": LEAST_SEEDS}).factor(cpu, torch.float32, "norm tensor") == 1.0
+    assert Calibration(table, {"cpu": LEAST_SEEDS - 1}).factor(cpu, torch.float32, "norm row") is None
+
+
+def test_truncated_sums_are_short_of_the_exact_ones() -> None:
+    """Up to 16 products: the exact sum cut off; more: each block of 16 cuts a little, always towards zero."""
+    a, b = (torch.rand(n, 77, generator=generator(n)).bfloat16().float() + 0.5 for n in (9, 5))
+    exact = a[:, :16].double() @ b[:, :16].double().T
+    cut = truncated_product(a[:, :16], b[:, :16], 256).double()
+    assert bool(((exact - cut >= 0) & (exact - cut < 2 * U * exact)).all())
+    assert not torch.equal(cut, exact.float().double()), "rounding to nearest goes up as well"
+    short = (a.double() @ b.double().T - truncated_product(a, b, 256).double()) / (a.double() @ b.double().T)
+    assert bool((short >= 0).all())
+    assert bool((short < 5 * 2 * U).all()), "five blocks, each less than one ulp"
+    torch.testing.assert_close(truncated_product(-a, b, 256), -truncated_product(a, b, 256), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("dtype", "red"), [(torch.bfloat16, False), (torch.float32, True)])
+def test_a_gradient_that_tensor_cores_add_up_is_legal_in_16_bits_only(dtype: torch.dtype, red: bool) -> None:
+    """Float32 operands have no tensor cores that are exact: there the same shortfall is a defect."""
+    draw = generator(7)
+    x = (1.0 + torch.randn(1, 4096, 24, generator=draw)).to(dtype)
+    weight = torch.randn(40, 24, generator=draw).to(dtype)
+    stage = oracle_stages.linear("q_proj", x, weight, None, 7, torch.float32)
+    records = compare_stage(stage, Truncating(stage), forward=False, calibration=uncalibrated()).records
+    (found,) = (record for record in records if record.tensor == "d_parameter weight")
+    assert found.verdict == ("RED" if red else "GREEN"), found
+
+
+class Truncating:
+    """The stage's first plan, but for the weight's gradient: blocks of 16 products, each sum cut off."""
+
+    def __init__(self, stage: ReferenceStage) -> None:
+        self.plan: Operator = next(iter(stage.plans.values()))
+        self.parameters: Parameters = stage.parameters
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        y = self.plan.forward(inputs, self.parameters)
+        assert isinstance(y, Tensor)
+        return y
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensors]:
+        return self(*inputs), inputs
+
+    def backward(self, saved: Tensors, d_output: Tensor) -> tuple[tuple[Tensor | None, ...], dict[str, Tensor]]:
+        assert self.plan.vjp is not None
+        found: Gradients = self.plan.vjp(saved, self.parameters, (d_output,))
+        x_MK, dy_MN = saved[0].flatten(0, -2).float(), d_output.flatten(0, -2).float()
+        assert tensor(self.parameters["weight"]).shape == (dy_MN.shape[1], x_MK.shape[1])
+        return found.inputs, {"weight": truncated_product(dy_MN.T, x_MK.T, 10**9)}
