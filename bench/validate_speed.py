@@ -23,6 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 FEW, MANY = 296, 1632
+_IDS = re.compile(r"^\s*(?:-\s+)?\{?id:\s*[\"']?([A-Za-z][\w.-]+)", re.MULTILINE)
 PV = str(Path(sys.executable).with_name("pv"))
 PEER = str(Path(sys.executable).with_name("check-jsonschema"))
 
@@ -122,6 +123,8 @@ def copies(corpus: Path, folder: Path, count: int) -> Path:
         turn, index = divmod(number, len(files))
         text = files[index].read_text("utf-8")
         renamed = names.sub(rf"\g<0>-{turn}", text)  # what contracts depend on exists
+        if ids := sorted(set(_IDS.findall(text)), key=len, reverse=True):  # and no two contracts have one id
+            renamed = re.sub(rf"\b(?:{'|'.join(map(re.escape, ids))})(?![\w-])", rf"\g<0>-{turn}", renamed)
         (folder / f"{files[index].stem}-{turn}.yaml").write_text(renamed, "utf-8")
     return folder
 

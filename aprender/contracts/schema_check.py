@@ -146,18 +146,21 @@ class _Sentences:
             if self.strict:
                 message = f"unknown key '{key}' in {where}.{hint} Valid keys: {', '.join(valid)}"
             else:
-                hint = self._hint_of_version_2(key, violation.schema, hint)
+                hint = self._hint_of_version_2(key, violation.schema, valid, hint)
                 message = f"unknown key '{key}' in {where}: it has no effect.{hint}"
             path = (*violation.path, key)
             yield self.document.finding(path, "SCHEMA-024", message, key=True, warning=not self.strict)
 
-    def _hint_of_version_2(self, key: str, schema: dict[str, Any], hint: str) -> str:
+    def _hint_of_version_2(self, key: str, schema: dict[str, Any], valid: list[str], hint: str) -> str:
         """``hint``, or what version 2 has under this name, or one that is nearly this."""
         strict = _keys_of_version_2(schema.get("title", ""))
         if key in strict:
             return " Version 2 has it: write 'schema_version: 2' to make the contract executable"
-        if hint or not (near := self.document.hints.did_you_mean(key, strict)):
+        if hint:
             return hint
+        new = [name for name in strict if name not in valid]  # none of the others is near
+        if not (near := self.document.hints.did_you_mean(key, new)):
+            return ""
         return f"{near.removesuffix('?')}, which only version 2 has?"
 
 
