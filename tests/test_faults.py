@@ -56,14 +56,14 @@ def test_each_fault_is_one_line_with_its_remedy(error: Exception, said: str, rem
     assert said in message
     assert remedy in message
     assert "\n" not in message
-    try:
-        raise ValueError("the probe gave up") from error
-    except ValueError as outer:
-        assert explained(outer) == message, "also where it was wrapped"
+    wrapped = ValueError("the probe gave up")
+    wrapped.__cause__ = error
+    assert explained(wrapped) == message
 
 
 @pytest.mark.parametrize(
-    "error", [ValueError("CUDA error"), RuntimeError("shapes differ"), AprenderError("no such file"), KeyError("memory")]
+    "error",
+    [ValueError("CUDA error"), RuntimeError("shapes differ"), AprenderError("no such file"), KeyError("memory")],
 )
 def test_other_errors_are_left_alone(error: Exception) -> None:
     """An error of the user's own code is not taken for the machine's."""
@@ -84,9 +84,9 @@ def test_what_the_compilers_back_end_refuses() -> None:
 
 
 def test_memory_that_is_not_there_for_a_real_allocation() -> None:
-    with pytest.raises(DeviceFault, match=r"^the cache: out of memory \(1125899906842624 bytes were asked for\)"):
-        with located_at("the cache"):
-            torch.empty(2**50, dtype=torch.uint8)
+    said = r"^the cache: out of memory \(1125899906842624 bytes were asked for\)"
+    with pytest.raises(DeviceFault, match=said), located_at("the cache"):
+        torch.empty(2**50, dtype=torch.uint8)
 
 
 def test_the_innermost_place_stays() -> None:
@@ -110,13 +110,12 @@ def test_what_the_failed_call_held_is_freed() -> None:
         alive.append(weakref.ref(held))
         raise RuntimeError("CUDA error: out of memory")
 
-    try:
+    with pytest.raises(RuntimeError) as caught:
         fails()
-    except RuntimeError as error:
-        assert alive[0]() is not None
-        let_go(error)
-        assert alive[0]() is None
-        assert str(error) == "CUDA error: out of memory"
+    assert alive[0]() is not None
+    let_go(caught.value)
+    assert alive[0]() is None
+    assert str(caught.value) == "CUDA error: out of memory"
 
 
 COMPILE = """

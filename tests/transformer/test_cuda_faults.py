@@ -13,7 +13,7 @@ from torch import Tensor
 
 from aprender.errors import AprenderError, FormatError
 from aprender.faults import DeviceFault
-from aprender.transformer.cuda import CudaTransformer, ops
+from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.ops import runtime, swiglu
 from aprender.transformer.cuda.stages import get_stage, replaced
 from tests.broken_kernels import too_much_shared_memory, unlike_shapes
@@ -75,17 +75,18 @@ def test_out_of_memory_says_in_which_stage_and_the_model_goes_on(
     name: str, model: CudaTransformer, tokens: Tensor
 ) -> None:
     before = model.forward(tokens)
-    with replaced(model, STAGE, Hungry(get_stage(model, STAGE))):
-        with pytest.raises(DeviceFault, match=f"^stage {STAGE}: out of .*memory .*asked for.*use fewer rows") as caught:
-            PASSES[name](model, tokens)
+    said = f"^stage {STAGE}: out of .*memory .*asked for.*use fewer rows"
+    with replaced(model, STAGE, Hungry(get_stage(model, STAGE))), pytest.raises(DeviceFault, match=said) as caught:
+        PASSES[name](model, tokens)
     assert isinstance(caught.value.__cause__, RuntimeError), "torch's own error is there for who wants it"
     assert torch.equal(model.forward(tokens), before)
 
 
 def test_out_of_memory_in_the_backward_pass(model: CudaTransformer, tokens: Tensor) -> None:
-    with replaced(model, STAGE, Hungry(get_stage(model, STAGE), backward_only=True)):
-        with pytest.raises(DeviceFault, match=f"^stage {STAGE}, backward: out of .*memory"):
-            model.loss_and_gradients(tokens)
+    hungry = Hungry(get_stage(model, STAGE), backward_only=True)
+    said = f"^stage {STAGE}, backward: out of .*memory"
+    with replaced(model, STAGE, hungry), pytest.raises(DeviceFault, match=said):
+        model.loss_and_gradients(tokens)
 
 
 def test_a_cache_that_does_not_fit(model: CudaTransformer) -> None:
@@ -123,7 +124,7 @@ def test_where_a_kernel_fails_in_the_interpreter() -> None:
         pytest.skip("the kernels are compiled for CUDA in this process")
     with pytest.raises(DeviceFault) as caught:
         runtime.launch(unlike_shapes, (1,), torch.ones(64))
-    assert "broadcast" in str(caught.value)
+    assert "ValueError: Cannot make_shape_compatible" in str(caught.value)
     assert "broken_kernels.py:" in str(caught.value)
     assert "install a triton from 3.6 to 3.9" in str(caught.value)
 
@@ -133,7 +134,9 @@ def test_more_shared_memory_than_the_gpu_has(device: torch.device) -> None:
     if device.type == "cpu":
         pytest.skip("the interpreter has no shared memory")
     x = torch.ones(512, 512, dtype=torch.bfloat16, device=device)
-    with pytest.raises(DeviceFault, match=r"too_much_shared_memory: the kernel needs \d+ of shared memory, this GPU has"):
+    with pytest.raises(
+        DeviceFault, match=r"too_much_shared_memory: the kernel needs \d+ of shared memory, this GPU has"
+    ):
         runtime.launch(too_much_shared_memory, (1,), x)
 
 
@@ -167,9 +170,19 @@ def test_a_gpu_that_really_runs_out_of_memory(model: CudaTransformer) -> None:
 @pytest.mark.parametrize(
     ("name", "place", "value", "said"),
     [
-        (NORM, (7,), float("nan"), r"has 1 of 52 values that are not finite in torch.float32, the first is nan at \[7\]"),
+        (
+            NORM,
+            (7,),
+            float("nan"),
+            r"has 1 of 52 values that are not finite in torch.float32, the first is nan at \[7\]",
+        ),
         (Q_BIAS, (0,), float("inf"), r"has 1 of 108 values .* the first is inf at \[0\]"),
-        ("model.embed_tokens.weight", (210, 51), -float("inf"), r"the first is -inf at \[210, 51\]"),
+        (
+            "model.embed_tokens.weight",
+            (210, 51),
+            -float("inf"),
+            r"has 1 of 10972 values .* the first is -inf at \[210, 51\]",
+        ),
     ],
 )
 def test_weights_that_are_no_numbers_are_refused(
@@ -186,7 +199,7 @@ def test_what_only_the_upload_makes_infinite_is_refused(weights: Weights, device
     weights[NORM] = weights[NORM].clone()
     weights[NORM][-1] = torch.finfo(torch.float32).max
     CudaTransformer.from_checkpoint(CONFIG, weights, device)
-    with pytest.raises(FormatError, match="not finite in torch.bfloat16, the first is inf"):
+    with pytest.raises(FormatError, match=r"not finite in torch.bfloat16, the first is inf"):
         CudaTransformer.from_checkpoint(CONFIG, weights, device, dtype=torch.bfloat16)
 
 
@@ -194,14 +207,16 @@ def test_a_busy_gpu_is_named_when_the_model_is_built(weights: Weights, device: t
     """As torch says it at the first thing that a process asks of a GPU in exclusive-process mode."""
 
     def upload(*_: Any) -> dict[str, Tensor]:
-        raise torch.AcceleratorError("CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors")
+        raise torch.AcceleratorError(
+            "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nCUDA kernel errors"
+        )
 
     with pytest.raises(DeviceFault, match=r"^building the model: the GPU is busy: .*exclusive-process.*nvidia-smi"):
         CudaTransformer.from_checkpoint(CONFIG, weights, device, upload=upload)
 
 
 def test_a_gpu_older_than_the_kernels_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One message before anything is compiled, from a model as from a single stage."""
+    """One message, before anything is uploaded or compiled; 8.0 is new enough."""
     monkeypatch.setattr(runtime, "INTERPRETED", False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "Tesla T4")
@@ -211,13 +226,8 @@ def test_a_gpu_older_than_the_kernels_is_refused(monkeypatch: pytest.MonkeyPatch
         if capability >= (8, 0):
             runtime.check_device(old)
             continue
-        with pytest.raises(AprenderError, match=r"Tesla T4\) is too old: it has compute capability 7.5.*need 8.0: choose"):
+        with pytest.raises(
+            AprenderError,
+            match=r"Tesla T4\) is too old: it has compute capability 7.5.*need 8.0: choose .*TRITON_INTERPRET=1",
+        ):
             CudaTransformer.from_checkpoint(CONFIG, random_weights(CONFIG), old)
-        with pytest.raises(AprenderError, match=r"TRITON_INTERPRET=1 before the start and use the CPU"):
-            ops.checks.check_floats("a stage", x=torch.empty(1, device="meta").to(torch.float32).as_subclass(_On41))
-
-
-class _On41(torch.Tensor):
-    """A tensor that says it is on an old GPU."""
-
-    device = property(lambda _: torch.device("cuda", 41))  # type: ignore[assignment]
