@@ -169,6 +169,19 @@ def test_nan_that_is_seen_shows_in_every_gradient_that_it_reaches(
             assert torch.equal(found[~reached], right[~reached])
 
 
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_infinite_gradient_is_not_taken_for_none(sign: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Whatever the sign that delta gets by it."""
+    q, k, v, at = small(device, T=9)
+    d_out = normal(9, *q.shape, dtype=dtype, device=device)
+    d_out[0, 4, 0, 3] = sign * float("inf")
+    _, *gradients = passes(Attention(0.4), [x.to(dtype) for x in (q, k, v)], [at, at], d_out)
+    for x, heads in zip(gradients, (slice(0, 1), slice(None), slice(None)), strict=True):
+        reached = x[0, 4:5, heads] if heads.stop else x[0, :5]
+        assert not torch.isfinite(reached).any()
+        assert torch.isfinite(x[0, 5:]).all()
+
+
 def test_padded_rows_equal_unpadded_ones(device: torch.device) -> None:
     """Right padding, and a longer row beside it, do not change a bit of the shorter row."""
     q, k, v, at = small(device)
