@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gc
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -126,3 +129,42 @@ def test_out_of_memory_when_the_system_is_opened(project: Project) -> None:
     assert run.verdict is Verdict.ERROR
     assert "the probe's system failed: out of memory (1125899906842624 bytes" in run.reason
     assert "toyprobes/reading.py:" in run.reason
+
+
+WITHOUT_TRITON = """
+import sys
+from pathlib import Path
+sys.modules["triton"] = None
+from pathlib import Path
+from aprender.contracts.load import load
+from aprender.falsify.probe import Options
+from aprender.falsify.run import Runner
+loaded = load(sorted(Path("contracts").glob("*.yaml")))
+runner = Runner(Options("cpu", None))
+for contract in loaded.contracts:
+    for falsifier in contract.falsifiers:
+        if falsifier.id in sys.argv:
+            run = runner.run(contract, falsifier)
+            print(falsifier.id, run.verdict, run.reason)
+"""
+
+
+def test_without_triton_what_needs_it_is_error_and_the_rest_runs() -> None:
+    root = Path(__file__).parents[2]
+    need = ["FALSIFY-CUDA-FORWARD-PARITY-002", "FALSIFY-CUDA-LAWS-001", "FALSIFY-CUDA-OPERATOR-PARITY-001"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRITON, *need, "FALSIFY-WEIGHT-LOADING-004"],
+        cwd=root,
+        env=os.environ | {"PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 4
+    for line in lines[:3]:
+        assert " ERROR " in line
+        assert "triton" in line
+        assert "pip install" in line
+    assert lines[3].split()[1] == "GREEN"

@@ -35,8 +35,11 @@ import torch
 from torch import Tensor
 
 from aprender.errors import AprenderError
-from aprender.transformer.cuda.ops.attention_backward import attention_backward_delta, attention_backward_keys
-from aprender.transformer.cuda.ops.attention_backward_queries import attention_backward_queries
+from aprender.transformer.cuda.ops.attention_backward import (
+    attention_backward_delta,
+    attention_backward_keys,
+    attention_backward_queries,
+)
 from aprender.transformer.cuda.ops.attention_forward import attention_forward
 from aprender.transformer.cuda.ops.blocks import attention_tile
 from aprender.transformer.cuda.ops.checks import check_floats, check_integers, check_shape

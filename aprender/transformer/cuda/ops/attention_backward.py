@@ -1,12 +1,12 @@
 """Attention's backward kernels: three passes, each element written by one program, in one order, without atomics.
 
-d_q is in ``attention_backward_queries``. Where a weight is 0 because nothing is seen, 0 * NaN must not be NaN: products
-are made of operands that are finite where that can happen, and what was seen comes back as NaN by the weights.
+Where a weight is 0 because nothing is seen, 0 * NaN must not be NaN: the other operand of such a product is finite,
+and what was seen of it comes back as NaN by the weights.
 """
 
 from __future__ import annotations
 
-from aprender.transformer.cuda.ops.attention_mask import load_places, queries_seeing, visible
+from aprender.transformer.cuda.ops.attention_mask import keys_seen, load_places, queries_seeing, visible
 from aprender.transformer.cuda.ops.exponential import exp
 from aprender.transformer.cuda.ops.runtime import tl, triton
 
@@ -65,13 +65,91 @@ def load_statistics(lse, delta, place, inside):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def score_gradients(q_tile, k_tile, v_tile, d_tile, lse, delta, scale):  # type: ignore[no-untyped-def]
-    """Recompute a tile of weights, and the gradients of its scaled scores; both mean nothing where nothing is seen."""
+def score_gradients(  # type: ignore[no-untyped-def]
+    q_tile, k_tile, v_tile, d_tile, lse, delta, seen, scale
+):
+    """Recompute a tile of weights, and the gradients of its scaled scores; both are 0 where nothing is seen."""
     EXACT: tl.constexpr = q_tile.dtype == tl.float32
     scores = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * scale
-    weights = exp(scores - lse[:, None], EXACT)
+    weights = tl.where(seen, exp(scores - lse[:, None], EXACT), 0.0)
     d_weights = tl.dot(d_tile, tl.trans(v_tile), input_precision="ieee")
-    return weights, weights * (d_weights - delta[:, None])
+    return weights, tl.where(seen, weights * (d_weights - delta[:, None]), 0.0)
+
+
+@triton.jit
+def attention_backward_queries(  # type: ignore[no-untyped-def]
+    q,
+    k,
+    v,
+    d_out,
+    lse,
+    delta,
+    d_q,
+    q_positions,
+    k_positions,
+    q_documents,
+    k_documents,
+    T,
+    S,
+    scale,
+    window,
+    q_stride_b,
+    q_stride_t,
+    q_stride_h,
+    k_stride_b,
+    k_stride_s,
+    k_stride_g,
+    v_stride_b,
+    v_stride_s,
+    v_stride_g,
+    d_out_stride_b,
+    d_out_stride_t,
+    d_out_stride_h,
+    H: tl.constexpr,
+    GROUP: tl.constexpr,
+    C: tl.constexpr,
+    HAS_WINDOW: tl.constexpr,
+    HAS_DOCUMENTS: tl.constexpr,
+    QUERIES: tl.constexpr,
+    KEYS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+    SCAN: tl.constexpr,
+):
+    """d_q of a tile of queries of one head, over the key tiles that it sees."""
+    query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
+    head = tl.program_id(1).to(tl.int64)
+    batch = tl.program_id(2).to(tl.int64)
+    q_positions, k_positions = q_positions + batch * T, k_positions + batch * S
+    q_documents, k_documents = q_documents + batch * T, k_documents + batch * S
+    k = k + batch * k_stride_b + head // GROUP * k_stride_g
+    v = v + batch * v_stride_b + head // GROUP * v_stride_g
+    q = q + batch * q_stride_b + head * q_stride_h
+    d_out = d_out + batch * d_out_stride_b + head * d_out_stride_h
+
+    q_position, q_document, alive = load_places(q_positions, q_documents, query, T, HAS_DOCUMENTS)
+    begin, _full_begin, _full_end, end = keys_seen(
+        *(q_position, q_document, alive, False, k_positions, k_documents, S, window),
+        *(HAS_WINDOW, HAS_DOCUMENTS, SCAN, KEYS),
+    )
+    lse_tile, delta_tile, counted = load_statistics(lse, delta, (batch * H + head) * T + query, query < T)
+    q_tile = load_heads(q, query, q_stride_t, alive, C, CHANNELS)
+    d_tile = load_heads(d_out, query, d_out_stride_t, alive, C, CHANNELS)
+    gradient = tl.zeros([QUERIES, CHANNELS], tl.float32)
+    for start in range(begin, end, KEYS):
+        key = start + tl.arange(0, KEYS)
+        k_position, k_document, k_alive = load_places(k_positions, k_documents, key, S, HAS_DOCUMENTS)
+        k_tile = load_heads(k, key, k_stride_s, k_alive, C, CHANNELS)
+        v_tile = load_heads(v, key, v_stride_s, k_alive, C, CHANNELS)
+        seen = visible(q_position, k_position, q_document, k_document, window, HAS_WINDOW, HAS_DOCUMENTS)
+        seen = seen & (alive & counted)[:, None] & k_alive[None, :]
+        _weights, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, seen, scale)
+        # A query that sees what is not finite here has NaN among its d_scores already.
+        k_tile = tl.where(k_tile.to(tl.float32) - k_tile.to(tl.float32) == 0.0, k_tile, 0.0)
+        gradient = tl.dot(d_scores.to(k_tile.dtype), k_tile, gradient, input_precision="ieee")
+    channel = tl.arange(0, CHANNELS)
+    place = ((batch * T + query[:, None]) * H + head) * C + channel[None, :]
+    inside = (query < T)[:, None] & (channel < C)[None, :]
+    tl.store(d_q + place, (gradient * scale).to(d_q.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -140,14 +218,13 @@ def attention_backward_keys(  # type: ignore[no-untyped-def]
             query = start + tl.arange(0, QUERIES)
             q_position, q_document, alive = load_places(q_positions, q_documents, query, T, HAS_DOCUMENTS)
             lse_tile, delta_tile, counted = load_statistics(lse, delta, (batch * H + head) * T + query, query < T)
-            # 0 * NaN is NaN, so queries that hold any are read as 0: by their lse, NaN, all their weights are NaN.
+            # Queries that hold NaN are read as 0: by their lse all their weights are NaN.
             finite = alive & counted & (lse_tile == lse_tile)
             q_tile = load_heads(q_head, query, q_stride_t, finite, C, CHANNELS)
             d_tile = load_heads(d_out_head, query, d_out_stride_t, finite, C, CHANNELS)
             seen = visible(q_position, k_position, q_document, k_document, window, HAS_WINDOW, HAS_DOCUMENTS)
             seen = seen & (alive & counted)[:, None] & k_alive[None, :]
-            weights, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, scale)
-            weights, d_scores = tl.where(seen, weights, 0.0), tl.where(seen, d_scores, 0.0)
+            weights, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, seen, scale)
             v_gradient = tl.dot(tl.trans(weights.to(d_tile.dtype)), d_tile, v_gradient, input_precision="ieee")
             k_gradient = tl.dot(tl.trans(d_scores.to(q_tile.dtype)), q_tile, k_gradient, input_precision="ieee")
     channel = tl.arange(0, CHANNELS)
