@@ -88,6 +88,8 @@ class DeviceFault(AprenderError):
 def explained(error: BaseException) -> str | None:
     """What happened and what to do, where ``error``, or what it was raised from, is such a fault; else None."""
     causes = list(_causes(error))
+    if fault := next((cause for cause in causes if isinstance(cause, DeviceFault)), None):
+        return str(fault)
     for known in (_memory, _kernel, _device):
         for cause in causes:
             if message := known(cause):
@@ -99,7 +101,7 @@ def located(error: Exception, where: str) -> DeviceFault | None:
     """The fault that ``error`` is, with ``where`` before its message, to be raised from it; None where it is none."""
     if isinstance(error, AprenderError) and not isinstance(error, DeviceFault):
         return None
-    message = str(error) if isinstance(error, DeviceFault) else explained(error)
+    message = explained(error)
     return None if message is None else DeviceFault(f"{where}: {message}")
 
 

@@ -13,8 +13,10 @@ def unlike_shapes(x):  # type: ignore[no-untyped-def]
 
 
 @triton.jit
-def too_much_shared_memory(x):  # type: ignore[no-untyped-def]
-    """A product of two tiles of 512 x 512 bfloat16: more than any multiprocessor holds."""
-    row, column = tl.arange(0, 512)[:, None], tl.arange(0, 512)[None, :]
-    tile = tl.load(x + row * 512 + column)
-    tl.store(x + row * 512 + column, tl.dot(tile, tl.trans(tile)).to(x.dtype.element_ty))
+def products(x, n):  # type: ignore[no-untyped-def]
+    """Multiply 64 rows of n bfloat16 with each other: right, unless it is compiled with more stages of tiles than memory holds."""
+    row, column = tl.arange(0, 64)[:, None], tl.arange(0, 64)[None, :]
+    total = tl.zeros([64, 64], tl.float32)
+    for start in range(0, n, 64):
+        total = tl.dot(tl.load(x + row * n + start + column), tl.load(x + column * n + start + row), total)
+    tl.store(x + row * n + column, total.to(x.dtype.element_ty))

@@ -72,11 +72,11 @@ def _attempt(
     try:
         return list(compare())
     except Incomparable as error:
-        reason = str(error)
+        reason, fault = str(error), False
     except Exception as error:  # noqa: BLE001 - a candidate may raise anything; the other stages are still compared
-        reason = failure(error)
+        reason, fault = failure(error), explained(error) is not None
     tensor = "output" if direction == "forward" else "gradients"
-    return [StageRecord(stage.name, direction, tensor, "ERROR", reason, seed=stage.seed)]
+    return [StageRecord(stage.name, direction, tensor, "ERROR", reason, fault, seed=stage.seed)]
 
 
 def failure(error: Exception) -> str:

@@ -16,7 +16,7 @@ from aprender.faults import DeviceFault
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.ops import runtime, swiglu
 from aprender.transformer.cuda.stages import get_stage, replaced
-from tests.broken_kernels import too_much_shared_memory, unlike_shapes
+from tests.broken_kernels import products, unlike_shapes
 from tests.transformer.random_models import CONFIGS, Weights, random_weights
 
 CONFIG = CONFIGS["qwen2-6to2-tied"]
@@ -133,11 +133,10 @@ def test_where_a_kernel_fails_in_the_interpreter() -> None:
 def test_more_shared_memory_than_the_gpu_has(device: torch.device) -> None:
     if device.type == "cpu":
         pytest.skip("the interpreter has no shared memory")
-    x = torch.ones(512, 512, dtype=torch.bfloat16, device=device)
-    with pytest.raises(
-        DeviceFault, match=r"too_much_shared_memory: the kernel needs \d+ of shared memory, this GPU has"
-    ):
-        runtime.launch(too_much_shared_memory, (1,), x)
+    x = torch.ones(64, 4096, dtype=torch.bfloat16, device=device)
+    with pytest.raises(DeviceFault, match=r"products: the kernel needs \d+ of shared memory, this GPU has \d+; use"):
+        runtime.launch(products, (1,), x, 4096, num_stages=40)
+    runtime.launch(products, (1,), x, 4096, num_stages=2)
 
 
 @contextmanager

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from aprender.errors import AprenderError
-from aprender.faults import in_kernel
+from aprender.faults import DeviceFault, in_kernel
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -109,7 +109,7 @@ def _check_capability(device: torch.device) -> None:
     found = torch.cuda.get_device_capability(device)
     if found < LEAST_CAPABILITY:
         has, needed = (".".join(map(str, capability)) for capability in (found, LEAST_CAPABILITY))
-        raise AprenderError(
+        raise DeviceFault(
             f"{device} ({torch.cuda.get_device_name(device)}) is too old: it has compute capability {has}, the kernels "
             f"need {needed}: choose a newer GPU with CUDA_VISIBLE_DEVICES, or set "
             "TRITON_INTERPRET=1 before the start and use the CPU"
