@@ -110,7 +110,7 @@ def _refuses(node: cst.CSTNode) -> bool:
 
 
 def _spliced(module: cst.Module, source: str, node: cst.CSTNode, other: cst.CSTNode, place: CodeRange) -> str:
-    if isinstance(node, cst.BaseCompoundStatement):  # its code depends on how deep it lies
+    if place.start.line != place.end.line:  # what it is indented by is not the node's own
         return str(module.deep_replace(node, other).code)
     lines = source.splitlines(keepends=True)
     start, end = (sum(map(len, lines[: at.line - 1])) + at.column for at in (place.start, place.end))
