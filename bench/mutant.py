@@ -1,8 +1,8 @@
 """Mutants of Python source: what mutmut's operators make of every place of a module that computes something.
 
-Left out are annotations, decorators, docstrings, imports, names of types, and refusals: ``raise`` and the ``if`` around
-it, calls of ``check_...`` and ``require_...``, and the functions of these names. The contracts say what is computed;
-what is refused, and in which words, the tests say.
+Left out are annotations, decorators, docstrings, imports, names of types, and refusals: an ``if`` that ends in
+``raise``, calls of ``check_...`` and ``require_...``, and the functions of these names. The contracts say what is
+computed; what is refused, and in which words, the tests say.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ def _refuses(node: cst.CSTNode) -> bool:
             return str(name).startswith(_REFUSING)
         case cst.Expr(value=cst.Call(func=cst.Name(value=name) | cst.Attribute(attr=cst.Name(value=name)))):
             return str(name).startswith(_REFUSING)
-        case cst.If(orelse=None, body=cst.IndentedBlock(body=[cst.SimpleStatementLine(body=[cst.Raise()])])):
+        case cst.If(orelse=None, body=cst.IndentedBlock(body=[*_, cst.SimpleStatementLine(body=[cst.Raise()])])):
             return True
     return False
 

@@ -31,6 +31,7 @@ __all__ = ["f"]
 def f(x: Literal[1]) -> Literal[2]:
     """Say 1."""
     if x < 1:
+        y = x + 1
         raise ValueError(f"{x} is less than {1}")
     check_shape("f", x, 1)
     self._check(1)
@@ -83,7 +84,7 @@ def test_what_computes_is_mutated() -> None:
 
 def test_refusals_types_and_words_are_not() -> None:
     assert after(REFUSING) == set()
-    assert after("if x < 1:\n    y = 1\n    raise ValueError\n") != set()
+    assert after("if x < 1:\n    y = 1\nelse:\n    raise ValueError(1)\n") == {"if x <= 1:", "if x < 2:", "y = 2", "y = None"}
 
 
 def test_a_mutant_says_where_it_is_and_is_told_from_its_twin() -> None:
