@@ -51,8 +51,7 @@ def equivalents(device: str, known: Iterable[Mutant]) -> dict[Key, str]:
     """Why mutants that are listed compute the same on ``device``. Exits where one is listed that is not ``known``."""
     reasons, keys = {}, {key_of(mutant) for mutant in known}
     for entry in yaml.safe_load(EQUIVALENT.read_text("utf-8")):
-        for before, after in entry["edits"]:
-            key = entry["module"], entry["function"], before, after
+        for key in map(tuple, entry["mutants"]):
             if key not in keys:
                 sys.exit(f"{EQUIVALENT.name}: no such mutant, look again: {' | '.join(key)}")
             if entry.get("device", device) == device:

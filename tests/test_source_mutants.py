@@ -84,7 +84,12 @@ def test_what_computes_is_mutated() -> None:
 
 def test_refusals_types_and_words_are_not() -> None:
     assert after(REFUSING) == set()
-    assert after("if x < 1:\n    y = 1\nelse:\n    raise ValueError(1)\n") == {"if x <= 1:", "if x < 2:", "y = 2", "y = None"}
+    assert after("if x < 1:\n    y = 1\nelse:\n    raise ValueError(1)\n") == {
+        "if x <= 1:",
+        "if x < 2:",
+        "y = 2",
+        "y = None",
+    }
 
 
 def test_a_mutant_says_where_it_is_and_is_told_from_its_twin() -> None:
@@ -183,7 +188,7 @@ def test_what_is_listed_as_equivalent_exists_and_is_told_by_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     listed = tmp_path / "equivalent.yaml"
-    entry = "{module: a.py, function: f, edits: [['0', '1']], reason: the same, device: cpu}"
+    entry = "{reason: the same, device: cpu, mutants: [[a.py, f, '0', '1']]}"
     listed.write_text(f"- {entry}\n", "utf-8")
     monkeypatch.setattr(source_mutants, "EQUIVALENT", listed)
     known = [mutant_of("a.py", 0)]
