@@ -1,10 +1,10 @@
 """Localisation: one defect in one operator of one layer of a drawn model, and what parity names first.
 
-python -m bench.localisation [--trials 1000] [--first 0] [--processes 1]
+python -m bench.localisation [--trials 1200] [--first 0] [--processes 1]
 
 Every planted defect of the operators (falsifiers/cuda_operator_*_defects.py), forward and backward, in both dtypes.
 Models of 2 to 4 layers are drawn (widths, heads, biases, QK-norm, windows, documents, weights), and teacher-forced
-parity compares every operator; in each of 20 trials of a model one defect is planted in one operator of a drawn layer,
+parity compares every operator; in each of 10 trials of a model one defect is planted in one operator of a drawn layer,
 and what parity names first is read. In a trial only that operator is run again: the others' results can't change.
 A defect that changes no bit there (a bias rounded to bfloat16 in a bfloat16 model) is inert and does not count; one
 that is not RED counts as wrong. Exits with 1 where less than 98% are right, with 3 where fewer than 300 count.
@@ -42,7 +42,7 @@ from falsifiers.cuda_operator_system import DTYPES, ReplaceableStages, Watched, 
 from falsifiers.digests import digest_of
 
 LEAST_RIGHT, LEAST_TRIALS = 0.98, 300
-PER_MODEL = 20
+PER_MODEL = 10
 FAR = 300  # where rows after the first begin: in bfloat16 whole numbers end at 256
 LENGTHS = (131, 140, 151, 163)  # with fewer positions eps and rotary tables show too little in bfloat16
 HEADS = ((6, 2, 18), (6, 3, 20), (8, 4, 12), (9, 3, 16), (4, 2, 32))  # H, G, C
@@ -316,7 +316,7 @@ def report(found: list[Trial], seconds: float) -> int:
 def main() -> None:
     """Plant, print and exit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1000)
+    parser.add_argument("--trials", type=int, default=1200)
     parser.add_argument("--first", type=int, default=0, help="the first model's seed")
     parser.add_argument("--processes", type=int, default=1)
     a = parser.parse_args()
