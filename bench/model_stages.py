@@ -93,10 +93,13 @@ def after_layers(r: Reading, gain_D: Tensor, loss: ops.LinearCrossEntropy, x_BTD
 
 
 class _Layer:
-    """One layer's stages, its trace, and what their references have in common."""
+    """One layer's stages, its trace, and what their references have in common.
+
+    References take parameters from the checkpoint, not from the block under test, which may have lost one.
+    """
 
     def __init__(self, r: Reading, weights: Mapping[str, Tensor], index: int, trace: layer.Trace) -> None:
-        self.r, self.trace = r, trace
+        self.r, self.weights, self.trace, self.prefix = r, weights, trace, f"model.layers.{index}."
         self.at, self.seed, self.eps = f"layers.{index}.", r.seed + 1 + index, r.config.rms_norm_eps
         self.window = r.config.windows[index]
         self.oracle = Parameters(weights, torch.float64, r.device).layer(index)
@@ -132,19 +135,22 @@ class _Layer:
         yield Pair("residual", oracle_stages.add(f"{self.at}residual", x, branch, self.seed), self.block.residual)
 
     def _linear(self, name: str, x: Tensor) -> Pair:
-        stage = getattr(self.block, name)
-        parameters = (x.to(self.r.dtype), stage.weight, stage.bias)
-        return Pair(name, oracle_stages.linear(f"{self.at}{name}", *parameters, self.seed, torch.float32), stage)
+        module = "self_attn" if name[0] in "qkvo" else "mlp"
+        weight, bias = (self.weights.get(f"{self.prefix}{module}.{name}.{of}") for of in ("weight", "bias"))
+        assert weight is not None  # noqa: S101 - the block could not be built without
+        parameters = (x.to(self.r.dtype), weight, bias, self.seed, torch.float32)
+        return Pair(name, oracle_stages.linear(f"{self.at}{name}", *parameters), getattr(self.block, name))
 
     def _norm(self, name: str, x: Tensor) -> Pair:
-        stage, small = getattr(self.block, name), self.r.small_rows(x)
-        reference = oracle_stages.rms_norm(f"{self.at}{name}", small, stage.weight, self.eps, self.seed, torch.float32)
-        return Pair(name, reference, stage)
+        gain = self.weights[f"{self.prefix}{'self_attn.' if name[0] in 'qk' else ''}{name}.weight"]
+        parameters = (self.r.small_rows(x), gain, self.eps, self.seed, torch.float32)
+        return Pair(name, oracle_stages.rms_norm(f"{self.at}{name}", *parameters), getattr(self.block, name))
 
     def _add_norm(self, name: str, x: Tensor, branch: Tensor) -> Pair:
-        stage, small = getattr(self.block, name), (self.r.small_rows(x), self.r.small_rows(branch))
-        reference = cuda_operator_references.add_rms_norm(f"{self.at}{name}", *small, stage.weight, self.eps, self.seed)
-        return Pair(name, reference, stage)
+        parameters = (self.weights[f"{self.prefix}{name}.weight"], self.eps, self.seed)
+        inputs = (self.r.small_rows(x), self.r.small_rows(branch))
+        reference = cuda_operator_references.add_rms_norm(f"{self.at}{name}", *inputs, *parameters)
+        return Pair(name, reference, getattr(self.block, name))
 
     def _rope(self, name: str, heads: Tensor) -> Pair:
         config, x = self.r.config, heads.to(self.r.dtype)

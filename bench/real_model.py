@@ -24,7 +24,9 @@ from torch import Tensor
 
 from aprender.errors import AprenderError
 from aprender.falsify.probe import RequirementNotMet
+from aprender.formats.hub import resolve
 from aprender.formats.model_file import ModelFile, open_model
+from aprender.formats.sources import source_files
 from aprender.formats.stored import TensorFiles
 from aprender.parity.compare import compare_stage
 from aprender.parity.record import StageRecord
@@ -64,10 +66,10 @@ class Stored:
 def reading(model: ModelFile, tokens: int, device: torch.device) -> Reading:
     """The first ``tokens`` tokens of the text. Raises AprenderError where it has fewer, or the model is unsound."""
     model.plan.refuse(model.plan.problems)
-    ids = model.tokenizer().encode(HELD_OUT_TEXT.read_text("utf-8"), add_special_tokens=False).ids[:tokens]
-    if len(ids) < tokens or tokens < 2:
-        raise AprenderError(f"{HELD_OUT_TEXT}: --tokens {tokens}: must be from 2 to the {len(ids)} that there are")
-    tokens_1T = torch.tensor([ids], device=device)
+    ids = model.tokenizer().encode(HELD_OUT_TEXT.read_text("utf-8"), add_special_tokens=False).ids
+    if not 2 <= tokens <= len(ids):
+        raise AprenderError(f"--tokens {tokens}: must be from 2 to the {len(ids)} of {HELD_OUT_TEXT}")
+    tokens_1T = torch.tensor([ids[:tokens]], device=device)
     targets_1T = tokens_1T.roll(-1, 1)
     targets_1T[:, -1] = IGNORED
     positions_1T = torch.arange(tokens, device=device)[None]
@@ -179,14 +181,16 @@ def main() -> None:
     a = parser.parse_args()
     try:
         require_kernels(a.device)
+        source_files(a.model)  # says what is wrong with a path that is no model
         with TensorFiles() as files:
-            stored = Stored(open_model(a.model, files), torch.device(a.device))
+            stored = Stored(open_model(resolve(a.model), files), torch.device(a.device))
             layers = layers_of(a.layers, stored.model.config.num_hidden_layers)
             costs = run(stored, reading(stored.model, a.tokens, stored.device), layers)
     except (AprenderError, RequirementNotMet) as error:
         parser.error(str(error))
     print("\n".join(table(costs)))
-    print("\n".join(f"  {line}" for line in costs.bad))
+    for line in costs.bad:
+        print(f"  {line}")
     verdicts = set(costs.total().verdicts)
     sys.exit(1 if "RED" in verdicts else 3 if verdicts != {"GREEN"} else 0)
 
