@@ -1,6 +1,6 @@
 """Localisation: one defect in one operator of one layer of a drawn model, and what parity names first.
 
-python -m bench.localisation [--trials 1200] [--first 0] [--processes 1]
+python -m bench.localisation [--trials 720] [--first 0] [--processes 1]
 
 Every planted defect of the operators (falsifiers/cuda_operator_*_defects.py), forward and backward, in both dtypes.
 Models of 2 to 4 layers are drawn (widths, heads, biases, QK-norm, windows, documents, weights), and teacher-forced
@@ -260,8 +260,9 @@ def plan(first: int, trials: int) -> dict[int, list[str]]:
     return found
 
 
-def trials_of(seed: int, defects: list[str]) -> list[Trial]:
-    """Draw the model, compare it as it is, and plant ``defects`` one after the other."""
+def trials_of(planned: tuple[int, list[str]]) -> list[Trial]:
+    """Draw a seed's model, compare it as it is, and plant its defects one after the other."""
+    seed, defects = planned
     torch.set_num_threads(1)
     ops.use_float32_accumulation()
     kind, d = Kind.of(seed), Draw(seed + 1_000_000)
@@ -299,7 +300,7 @@ def report(found: list[Trial], seconds: float) -> int:
     right = sum(t.right for t in counted)
     share = right / len(counted) if counted else 0.0
     models, defects = len({t.seed for t in found}), len({t.defect for t in counted})
-    print(f"{len(found)} trials in {models} models, {len(found) - len(counted)} inert, {seconds:.0f} s")
+    print(f"\n{len(found)} trials in {models} models, {len(found) - len(counted)} inert, {seconds:.0f} s")
     print(f"{defects} of {len(DEFECTS)} defects counted")
     for dtype in DTYPES:
         of = [t.right for t in counted if t.dtype == dtype]
@@ -316,7 +317,7 @@ def report(found: list[Trial], seconds: float) -> int:
 def main() -> None:
     """Plant, print and exit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=1200)
+    parser.add_argument("--trials", type=int, default=720)
     parser.add_argument("--first", type=int, default=0, help="the first model's seed")
     parser.add_argument("--processes", type=int, default=1)
     a = parser.parse_args()
@@ -327,9 +328,13 @@ def main() -> None:
     except RequirementNotMet as error:
         parser.error(str(error))
     start = time.monotonic()
+    planned, found = plan(a.first, a.trials), list[Trial]()
     with get_context("spawn").Pool(a.processes) as pool:
-        parts = pool.starmap(trials_of, plan(a.first, a.trials).items(), chunksize=1)
-    raise SystemExit(report([t for part in parts for t in part], time.monotonic() - start))
+        for trials in pool.imap(trials_of, planned.items()):
+            found += trials
+            wrong = sum(not t.right and not t.inert for t in found)
+            print(f"{len(found)} trials, {wrong} wrong, {time.monotonic() - start:.0f} s", flush=True)
+    raise SystemExit(report(found, time.monotonic() - start))
 
 
 if __name__ == "__main__":
