@@ -147,9 +147,10 @@ class _Layer:
         return Pair(name, oracle_stages.rms_norm(f"{self.at}{name}", *parameters), getattr(self.block, name))
 
     def _add_norm(self, name: str, x: Tensor, branch: Tensor) -> Pair:
-        parameters = (self.weights[f"{self.prefix}{name}.weight"], self.eps, self.seed)
-        inputs = (self.r.small_rows(x), self.r.small_rows(branch))
-        reference = cuda_operator_references.add_rms_norm(f"{self.at}{name}", *inputs, *parameters)
+        gain, small = self.weights[f"{self.prefix}{name}.weight"], self.r.small_rows
+        reference = cuda_operator_references.add_rms_norm(
+            f"{self.at}{name}", small(x), small(branch), gain, self.eps, self.seed
+        )
         return Pair(name, reference, getattr(self.block, name))
 
     def _rope(self, name: str, heads: Tensor) -> Pair:

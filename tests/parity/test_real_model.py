@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from aprender.transformer.cuda import ops
+from aprender.transformer.cuda.build import build_block
 from bench import model_stages, real_model
 from bench.operator_stages import SMALL, Pair, pairs
 from falsifiers.transformer_system import MODEL
@@ -47,11 +48,9 @@ def test_one_layer_and_what_comes_after_it_are_compared_and_green(
 def test_a_bias_that_is_dropped_in_one_layer_is_red_and_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    right = model_stages.build_block
-
     def without_bias(config: Any, tensors: Any, index: int, tables: Any) -> Any:
-        block = right(config, tensors, index, tables)
-        block.k_proj = ops.Linear(block.k_proj.weight, block.k_proj.bias * 0)
+        block = build_block(config, tensors, index, tables)
+        block.k_proj = ops.Linear(tensors["model.layers.1.self_attn.k_proj.weight"], None)
         return block
 
     monkeypatch.setattr(model_stages, "build_block", without_bias)
