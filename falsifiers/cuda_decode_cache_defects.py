@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from aprender.falsify.probe import Defects
@@ -12,7 +13,7 @@ from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.batch import Places
 from aprender.transformer.cuda.cache import Extension, KVCache
 from falsifiers.cuda_model_planting import Planting, rewired, wrapped
-from falsifiers.cuda_model_system import ModelsUnderContract
+from falsifiers.cuda_model_system import CACHE, ModelsUnderContract
 
 DEFECTS = Defects()
 
@@ -26,7 +27,7 @@ def _slots(system: ModelsUnderContract, change: Callable[[Tensor, KVCache], Tens
 
         return extend
 
-    return wrapped(system, Extension, "__init__", make)
+    return wrapped(system, Extension, "__init__", make, CACHE)
 
 
 @DEFECTS.plant("cache_off_by_one")
@@ -53,7 +54,7 @@ def _appending(system: ModelsUnderContract, change: Callable[..., Any]) -> Plant
     def make(right: Any) -> Any:
         return lambda self, layer, k, v: change(right, self, layer, k, v)
 
-    return wrapped(system, Extension, "append", make)
+    return wrapped(system, Extension, "append", make, CACHE)
 
 
 @DEFECTS.plant("key_heads_exchanged_in_the_cache")
@@ -98,6 +99,16 @@ def cache_in_bfloat16(system: ModelsUnderContract) -> Planting:
     return _appending(system, rounded)
 
 
+@DEFECTS.plant("cache_in_float8")
+def cache_in_float8(system: ModelsUnderContract) -> Planting:
+    """Half of the bits of a bfloat16 model's past: five of exponent, two of mantissa."""
+
+    def rounded(right: Any, extension: Any, layer: int, k: Tensor, v: Tensor) -> Any:
+        return right(extension, layer, *(x.to(torch.float8_e5m2).to(x.dtype) for x in (k, v)))
+
+    return _appending(system, rounded)
+
+
 @DEFECTS.plant("keys_cached_before_rope")
 def keys_cached_before_rope(system: ModelsUnderContract) -> Planting:
     """And read as if they had been rotated."""
@@ -115,7 +126,7 @@ def decoded_tokens_forgotten(system: ModelsUnderContract) -> Planting:
     def make(right: Any) -> Any:
         return lambda self: None if int(self.cache.lengths_B.sum()) else right(self)
 
-    return wrapped(system, Extension, "keep", make)
+    return wrapped(system, Extension, "keep", make, CACHE)
 
 
 @DEFECTS.plant("padding_appended_to_the_cache")
@@ -125,7 +136,7 @@ def padding_appended_to_the_cache(system: ModelsUnderContract) -> Planting:
     def make(right: Any) -> Any:
         return lambda self, new: right(self, Places(new.positions_BT, new.documents_BT.clamp(min=0)))
 
-    return wrapped(system, KVCache, "extended", make)
+    return wrapped(system, KVCache, "extended", make, CACHE)
 
 
 @DEFECTS.plant("cache_not_reset")

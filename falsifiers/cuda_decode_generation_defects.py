@@ -11,7 +11,7 @@ from torch import Tensor
 from aprender.falsify.probe import Defects
 from aprender.transformer.cuda import CudaTransformer
 from falsifiers.cuda_model_planting import Planting, stage_wrong, wrapped
-from falsifiers.cuda_model_system import ModelsUnderContract
+from falsifiers.cuda_model_system import CACHE, ModelsUnderContract
 
 DEFECTS = Defects()
 
@@ -26,6 +26,17 @@ def bias_dropped_for_one_token(system: ModelsUnderContract) -> Planting:
     return stage_wrong(system, "untied", "layers.0.k_proj", without)
 
 
+@DEFECTS.plant("table_of_one_token_in_bfloat16")
+def table_of_one_token_in_bfloat16(system: ModelsUnderContract) -> Planting:
+    """The matrix-vector road of the head has a copy of the tied table, half as wide."""
+
+    def copied(right: Any) -> Any:
+        copy = replace(right, weight=right.weight.bfloat16().to(right.weight.dtype))
+        return lambda x: (copy if x.shape[1] == 1 else right)(x)
+
+    return stage_wrong(system, "tied", "lm_head", copied)
+
+
 def _logits(system: ModelsUnderContract, change: Callable[..., Tensor]) -> Planting:
     """``change(logits, tokens)`` in passes with a cache."""
 
@@ -36,7 +47,7 @@ def _logits(system: ModelsUnderContract, change: Callable[..., Tensor]) -> Plant
 
         return forward
 
-    return wrapped(system, CudaTransformer, "forward", make)
+    return wrapped(system, CudaTransformer, "forward", make, CACHE)
 
 
 @DEFECTS.plant("logits_of_the_position_before")

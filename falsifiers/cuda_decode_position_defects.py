@@ -12,7 +12,7 @@ from aprender.transformer.cuda import model
 from aprender.transformer.cuda.batch import Places
 from aprender.transformer.cuda.cache import KVCache
 from falsifiers.cuda_model_planting import Planting, wrapped
-from falsifiers.cuda_model_system import ModelsUnderContract
+from falsifiers.cuda_model_system import CACHE, ModelsUnderContract
 
 DEFECTS = Defects()
 
@@ -29,7 +29,7 @@ def _placed(system: ModelsUnderContract, change: Callable[..., Places]) -> Plant
 
         return places
 
-    return wrapped(system, model, "places", make)
+    return wrapped(system, model, "places", make, CACHE)
 
 
 @DEFECTS.plant("positions_restart_in_decode")
@@ -87,4 +87,4 @@ def rows_share_one_length(system: ModelsUnderContract) -> Planting:
 
         return places
 
-    return wrapped(system, KVCache, "places", make)
+    return wrapped(system, KVCache, "places", make, CACHE)
