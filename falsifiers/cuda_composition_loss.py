@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from aprender.falsify.probe import Observation, probe
-from aprender.parity.tails import UNDECLARED_IN_FLOAT32
+from aprender.parity.tails import UNDECLARED_IN_FLOAT32, norm_excess
 from aprender.transformer.cuda import stages
 from falsifiers.cuda_composition import TAIL, TEXT, learnt, losses_of
 from falsifiers.cuda_composition_defects import DEFECTS
@@ -54,7 +54,7 @@ def honesty(system: ModelsUnderContract, *, dtype: str) -> Observation:
     values = {
         "loss_ratio": mean_ratio(float(loss), *of_text),
         "evaluation_ratio": mean_ratio(evaluated, *of_both),
-        "head_ratio": max(_head_ratios(reference, calls["loss"], loss, losses)),
+        "head_ratio": _head_ratio(reference, calls["loss"], loss, losses),
         "uncounted_losses": sum(int((found[~at] != 0).sum()) for found, at in zip(losses, counted, strict=True)),
         "targets_counted": count,
         "least_loss": float(of_both[0].min()),
@@ -62,15 +62,14 @@ def honesty(system: ModelsUnderContract, *, dtype: str) -> Observation:
     return Observation(values, digest_of([loss, *losses]))
 
 
-def _head_ratios(
-    reference: Reference, calls: Sequence[stages.Call], loss: Tensor, losses: Sequence[Tensor]
-) -> Iterator[float]:
-    """Of the training loss on TEXT, and of the losses of tokens of TEXT and TAIL, by the states that they read."""
-    for call, batch, found in zip(calls, (TEXT, TEXT, TAIL), (loss, *losses), strict=True):
+def _head_ratio(reference: Reference, calls: Sequence[stages.Call], loss: Tensor, losses: Sequence[Tensor]) -> float:
+    """The larger of the training loss's, on TEXT, and of that of all tokens' losses, of TEXT and TAIL together."""
+    batches, of_states = (TEXT, TEXT, TAIL), []
+    for call, batch in zip(calls, batches, strict=True):
         targets_BT, counted_BT = batch.targets()
-        of_states = reference.head(call.args[0].cpu()[:, :-1][counted_BT], targets_BT[counted_BT])
-        if call is calls[0]:
-            yield mean_ratio(float(found), *of_states)
-        else:
-            exact, *plans = of_states
-            yield Envelope(exact, plans, UNDECLARED_IN_FLOAT32).norm_ratio(found[counted_BT])
+        of_states.append(reference.head(call.args[0].cpu()[:, :-1][counted_BT], targets_BT[counted_BT]))
+    exact, *plans = (torch.cat(pair) for pair in zip(*of_states[1:], strict=True))
+    found = torch.cat([of[batch.targets()[1]] for of, batch in zip(losses, batches[1:], strict=True)])
+    chance = float(norm_excess(torch.tensor(float(len(exact)))))
+    envelope = Envelope(exact, plans, UNDECLARED_IN_FLOAT32 * chance)
+    return max(mean_ratio(float(loss), *of_states[0]), envelope.norm_ratio(found))

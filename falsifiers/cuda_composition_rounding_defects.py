@@ -25,8 +25,8 @@ def residual_stream_in_bfloat16(system: ModelsUnderContract) -> Planting:
     )
 
 
-@DEFECTS.plant("products_added_up_in_bfloat16")
-def products_added_up_in_bfloat16(system: ModelsUnderContract) -> Planting:
+@DEFECTS.plant("partial_sums_in_bfloat16")
+def partial_sums_in_bfloat16(system: ModelsUnderContract) -> Planting:
     """One projection's accumulator has its storage dtype."""
 
     def added(right: Any) -> Any:
@@ -41,8 +41,8 @@ def products_added_up_in_bfloat16(system: ModelsUnderContract) -> Planting:
     return stage_wrong(system, "untied", "layers.1.down_proj", added)
 
 
-@DEFECTS.plant("weights_of_one_projection_in_float8")
-def weights_of_one_projection_in_float8(system: ModelsUnderContract) -> Planting:
+@DEFECTS.plant("weight_in_float8")
+def weight_in_float8(system: ModelsUnderContract) -> Planting:
     """A quantised checkpoint's, widened again."""
     return stage_wrong(
         system, "untied", "layers.1.up_proj", lambda right: replace(right, weight=_in_float8(right.weight))

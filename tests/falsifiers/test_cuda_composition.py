@@ -41,7 +41,7 @@ def test_every_defect_is_declared_and_undone() -> None:
         ("002", "tied_gradient_of_one_use"),
         ("003", "mean_of_the_chunks_means"),
         ("003", "evaluated_on_other_weights"),
-        ("004", "products_added_up_in_bfloat16"),
+        ("004", "partial_sums_in_bfloat16"),
         ("004", "activations_in_float8"),
         ("005", "losses_added_up_in_bfloat16"),
     ],
