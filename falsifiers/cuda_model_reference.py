@@ -12,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from aprender.parity.rounding import ulp
 from aprender.parity.tails import UNDECLARED_IN_FLOAT32, norm_excess, undeclared
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.oracle import Batch, Oracle, operators
@@ -107,9 +108,14 @@ class Envelope:
 
 
 def mean_ratio(found: float, exact_M: Tensor, *plans: Tensor) -> float:
-    """The error of a mean over ``TWICE`` what the plans are off by on average, whatever the sign."""
-    allowed = TWICE * max(float((plan.double() - exact_M).abs().mean()) for plan in plans)
-    return _ratio(exact_M.mean(), torch.tensor(found, dtype=torch.float64), allowed, torch.abs)
+    """The error of a mean over ``TWICE`` what the plans are off by on average, whatever the sign, and its own rounding.
+
+    The mean is a float32 number: up to half of the distance to the next one is no error.
+    """
+    mean = exact_M.double().mean()
+    rounding = float(ulp(mean, torch.float32)) / 2
+    allowed = rounding + TWICE * max(float((plan.double() - exact_M).abs().mean()) for plan in plans)
+    return _ratio(mean, torch.tensor(found, dtype=torch.float64), allowed, torch.abs)
 
 
 def largest_ratio(allowed: float, expected: Tensor, found: Tensor) -> float:
