@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from aprender.falsify.probe import Defects
+from aprender.transformer.config import LinearScaling, TransformerConfig, YarnScaling
 from aprender.transformer.oracle import rope
 from falsifiers.cuda_laws_planting import computing, differentiated_at, fed
 from falsifiers.cuda_laws_system import THETA, C
@@ -141,6 +142,56 @@ def rope_angles_in_float32(system: ReplaceableStages) -> Planting:
         return angle.double().cos().float(), angle.double().sin().float()
 
     return _with_tables(system, tables)
+
+
+def _configured(system: ReplaceableStages, change: Callable[[TransformerConfig], TransformerConfig]) -> Planting:
+    """The right tables of another configuration."""
+    return fed(system, ("tables",), lambda config, positions, device: (change(config), positions, device))
+
+
+def _scaled(system: ReplaceableStages, change: Callable[[Any], Any]) -> Planting:
+    """The right tables of another scaling, where there is one."""
+    return _configured(system, lambda c: replace(c, rope_scaling=c.rope_scaling and change(c.rope_scaling)))
+
+
+@DEFECTS.plant("tables_unscaled")
+def tables_unscaled(system: ReplaceableStages) -> Planting:
+    """The checkpoint's scaling is read and not used."""
+    return _scaled(system, lambda scaling: None)
+
+
+@DEFECTS.plant("tables_scaled_the_wrong_way")
+def tables_scaled_the_wrong_way(system: ReplaceableStages) -> Planting:
+    """Frequencies times the factor."""
+    return _scaled(system, lambda scaling: replace(scaling, factor=1 / scaling.factor))
+
+
+@DEFECTS.plant("every_scaling_taken_for_linear")
+def every_scaling_taken_for_linear(system: ReplaceableStages) -> Planting:
+    """Short wavelengths are slowed too."""
+    return _scaled(system, lambda scaling: LinearScaling(scaling.factor))
+
+
+def _yarn(system: ReplaceableStages, change: Callable[[YarnScaling], YarnScaling]) -> Planting:
+    return _scaled(system, lambda scaling: change(scaling) if isinstance(scaling, YarnScaling) else scaling)
+
+
+@DEFECTS.plant("tables_without_attention_factor")
+def tables_without_attention_factor(system: ReplaceableStages) -> Planting:
+    """YaRN's frequencies, and cos and sin as they are without it."""
+    return _yarn(system, lambda scaling: replace(scaling, attention_factor=1.0))
+
+
+@DEFECTS.plant("yarn_ramp_with_other_ends")
+def yarn_ramp_with_other_ends(system: ReplaceableStages) -> Planting:
+    """Whole numbers where the configuration says none, and the other way around."""
+    return _yarn(system, lambda scaling: replace(scaling, truncate=not scaling.truncate))
+
+
+@DEFECTS.plant("tables_of_another_theta")
+def tables_of_another_theta(system: ReplaceableStages) -> Planting:
+    """10,000, whatever the configuration says."""
+    return _configured(system, lambda config: replace(config, rope_theta=1e4))
 
 
 @DEFECTS.plant("beyond_the_table_no_rotation")

@@ -14,10 +14,11 @@ from torch import Tensor
 from aprender.parity.laws import LawRecord, compared
 from aprender.parity.rounding import unit_roundoff
 from aprender.parity.tails import NORMAL
+from aprender.transformer.config import LinearScaling, Llama3Scaling, RopeScaling, YarnScaling
 from aprender.transformer.oracle import rope
 from falsifiers.cuda_laws_attention import SCALE, in_order, merged, narrow, traced
 from falsifiers.cuda_laws_attention_backward import at_one_query
-from falsifiers.cuda_laws_system import POSITIONS, THETA, WINDOW, C, H, Laws
+from falsifiers.cuda_laws_system import POSITIONS, THETA, WINDOW, C, H, Laws, configured
 from falsifiers.cuda_operator_cases import Draw
 
 LAWS = Laws()
@@ -25,6 +26,17 @@ LONG = (0, 1, 255, 256, 257, 2047, 2048, 2049, 4095, POSITIONS - 1)
 BEYOND = (POSITIONS, POSITIONS + 1, 8191, 2**16 + 7, 2**31 - 1, -1, -POSITIONS)
 EDGES = (256, 2048, 4095, 2**15, 2**16)
 KEYS = 2049
+# Of Llama 3's, pairs that are kept, slowed and between. YaRN's ramp inside the pairs, with whole ends and as it falls;
+# cut off at both ends; and of no width.
+SCALINGS: tuple[RopeScaling | None, ...] = (
+    None,
+    LinearScaling(2.5),
+    Llama3Scaling(6.0, 1.25, 3.5, 48),
+    YarnScaling(3.0, 8.0, 0.75, 1.17, True, 2000),
+    YarnScaling(4.5, 8.0, 0.75, 0.83, False, 2000),
+    YarnScaling(4.5, 8.0, 1e-9, 0.83, False, 40),
+    YarnScaling(2.0, 9.0, 8.0, 1.1, True, 40),
+)
 
 
 @LAWS.of("rope_ratio", "rope")
@@ -43,6 +55,22 @@ def rotation(d: Draw, rotate: Any) -> LawRecord:
         allowed = 1.01 * (3 * unit_roundoff(torch.float32) * sizes + unit_roundoff(d.dtype) * z.abs())
         ratio = max(ratio, float(((found.double() - z).abs() / allowed).nan_to_num(math.inf).max()))
     return LawRecord("rotation", 2 * x.numel(), int(ratio > 1), ratio, 1.0)
+
+
+@LAWS.of("tables_ratio", "tables", interpreted="float32")
+def tables_of_every_scaling(d: Draw, tables: Any) -> LawRecord:
+    """What a configuration says, in float64, rounded to float32 once.
+
+    Ten roundings of a frequency in float64 move the last angle's cosine by less than 2^-37, here and there.
+    """
+    ratio, compared_elements = 0.0, 0
+    for scaling in SCALINGS:
+        exact = rope.tables(torch.arange(POSITIONS)[None], C, THETA, scaling, torch.float64)
+        for found, z in zip(tables(configured(scaling), POSITIONS, d.device), exact, strict=True):
+            allowed = 1.01 * unit_roundoff(torch.float32) * z[0].abs() + 2**-36
+            ratio = max(ratio, float(((found.cpu().double() - z[0]).abs() / allowed).nan_to_num(math.inf).max()))
+            compared_elements += found.numel()
+    return LawRecord("tables", compared_elements, int(ratio > 1), ratio, 1.0)
 
 
 @LAWS.of("beyond_differing", "rope")

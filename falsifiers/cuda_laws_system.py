@@ -17,9 +17,11 @@ from torch import Tensor
 
 from aprender.falsify.probe import Options
 from aprender.parity.laws import LawRecord
+from aprender.transformer.config import RopeScaling, TransformerConfig
 from aprender.transformer.cuda import ops
 from aprender.transformer.cuda.ops import adamw, memory
 from aprender.transformer.cuda.ops.runtime import triton_kernel
+from aprender.transformer.cuda.rope_tables import rope_tables
 from aprender.transformer.oracle import rope
 from falsifiers.cuda_operator_cases import SEED, Draw
 from falsifiers.cuda_operator_system import DTYPES, ReplaceableStages, Watched, require_kernels
@@ -74,6 +76,27 @@ class Step:
         return (), {}
 
 
+def configured(scaling: RopeScaling | None) -> TransformerConfig:
+    """A model whose heads have ``C`` channels, rotated by ``THETA`` with ``scaling``."""
+    return TransformerConfig(
+        family="llama",
+        vocab_size=V,
+        hidden_size=D,
+        intermediate_size=D,
+        num_hidden_layers=1,
+        num_attention_heads=H,
+        num_key_value_heads=G,
+        head_dim=C,
+        rms_norm_eps=EPS,
+        rope_theta=THETA,
+        rope_scaling=scaling,
+        windows=(None,),
+        tie_word_embeddings=False,
+        qkv_bias=False,
+        qk_norm=False,
+    )
+
+
 def stages_of(d: Draw) -> dict[str, Any]:
     """Every stage by its name. The two norms and the residual addition share a gain, so that one is the others."""
     gain, head = d.gain(D), d.normal(V, D, sd=0.4)
@@ -90,6 +113,7 @@ def stages_of(d: Draw) -> dict[str, Any]:
         "add_norm": ops.AddRMSNorm(gain, EPS),
         "residual": ops.ResidualAdd(),
         "rope": ops.Rope(cos, sin),
+        "tables": rope_tables,
         "attention": ops.Attention(scale),
         "attention_grouped": ops.Attention(scale),
         "attention_softmax": ops.Attention(scale),

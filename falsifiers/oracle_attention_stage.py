@@ -105,7 +105,7 @@ def _product(steps: bool, a: Tensor, b: Tensor) -> Tensor:
         return a @ b
     total = torch.zeros_like(a[..., :1] * b[..., :1, :])
     for i in range(a.shape[-1]):
-        total += a[..., i : i + 1] * b[..., i : i + 1, :]
+        total.addcmul_(a[..., i : i + 1], b[..., i : i + 1, :])
     return total
 
 

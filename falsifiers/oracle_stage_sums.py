@@ -13,10 +13,10 @@ def rms_norm_gradients(x: Tensor, gain_D: Tensor, eps: float, dy: Tensor, splits
     dx, dgain = operators.rms_norm_vjp(x, gain_D, eps, dy)
     if splits == 1:
         return dx, dgain
-    parts = (y.flatten(0, -2).tensor_split(min(splits, y[..., 0].numel())) for y in (x, dy))
+    terms_MD = (dy * operators.rms_norm(x, torch.ones_like(gain_D), eps)).flatten(0, -2)
     total = torch.zeros_like(dgain)
-    for x_mD, dy_mD in zip(*parts, strict=True):
-        total = total + operators.rms_norm_vjp(x_mD, gain_D, eps, dy_mD)[1]
+    for part_mD in terms_MD.tensor_split(min(splits, len(terms_MD))):
+        total = total + part_mD.sum(0)
     return dx, total
 
 

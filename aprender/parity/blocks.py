@@ -83,9 +83,9 @@ class Blocks:
         """What people call block ``index`` of ``system``: ``row (1, 17)``, ``head 3``, ``tile rows 128-255 ...``."""
         match system:
             case "row":
-                return f"row {_unravelled(index, self.shape[: self.layout.rows])}"
+                return f"row {_place(index, self.shape[: self.layout.rows])}"
             case "column":
-                return f"column {_unravelled(index, self.shape[self.layout.rows :])}"
+                return f"column {_place(index, self.shape[self.layout.rows :])}"
             case "head":
                 return f"head {index}"
             case "tile":
@@ -107,7 +107,7 @@ class Blocks:
         }
         mark[system]()
         masked = torch.where(inside.view(self.shape), values, -torch.inf)
-        return tuple(int(i) for i in torch.unravel_index(masked.argmax(), self.shape))
+        return _unravelled(int(masked.argmax()), self.shape)
 
     def _tile_sums(self, values_MN: Tensor, joint: bool = False) -> Tensor:
         """Sums over tiles; ``joint``: of the squares of each row's sum inside a tile."""
@@ -137,6 +137,15 @@ def small_rows(x: Tensor, rows: tuple[int, ...]) -> Tensor | None:
     return small_M if bool(small_M.any()) else None
 
 
-def _unravelled(index: int, shape: tuple[int, ...]) -> str:
-    places = [int(i) for i in torch.unravel_index(torch.tensor(index), shape)] if shape else [0]
+def _place(index: int, shape: tuple[int, ...]) -> str:
+    places = _unravelled(index, shape) or (0,)
     return str(places[0]) if len(places) == 1 else f"({', '.join(map(str, places))})"
+
+
+def _unravelled(index: int, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The indices in a tensor of ``shape`` (row-major) of its element ``index``."""
+    places: list[int] = []
+    for size in reversed(shape):
+        index, place = divmod(index, size)
+        places.append(place)
+    return tuple(reversed(places))

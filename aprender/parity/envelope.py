@@ -48,9 +48,8 @@ class Envelope:
         self._noise = blocks.sums(q2)  # sums of squares of errors, by block system: the largest over the plans
         self._terms = blocks.effective_terms(q2)
         self._squares = blocks.sums(z**2)
-        self._sizes = blocks.sums(torch.ones_like(z))
         self._projections = Projections(z, q2, blocks, directions or {}, undeclared(dtype))
-        self._allowed: dict[str, Tensor] = {}
+        self._limits: dict[str, Tensor] | None = None  # what norms are allowed; None until all plans are in
 
     def add(self, y: Tensor) -> None:
         """Take in what one legal rounding plan returned."""
@@ -62,7 +61,7 @@ class Envelope:
         for name, values in sums.items():
             pooled = torch.where(self._terms[name] < FEW, relative * self._squares[name], 0.0)
             self._noise[name] = torch.maximum(self._noise[name], torch.maximum(values, pooled))
-        self._allowed = {name: self._allowed_norms(name) for name in sums}
+        self._limits = None
 
     def judge(self, y: Tensor) -> Judgement:
         """Compare ``y`` (finite, of z's shape, of any float dtype) by every statistic; the largest ratio counts."""
@@ -84,28 +83,32 @@ class Envelope:
         """What the max net allows one element: the coarsest statistic's envelope."""
         return self._scaled(self._max(torch.zeros_like(self.z)), self.z.device).allowed
 
-    def _allowed_norms(self, name: str) -> Tensor:
+    def _allowed(self) -> dict[str, Tensor]:
         """(A): allowed = c(n) sqrt(noise) + phi. c is chance (tails.py) and plans that are not declared.
 
         n counts effective terms, ``(sum q^2)^2 / sum q^4``: a few huge channels are few terms. phi is for blocks that
         are zero by the mathematics (structural cancellation, masks) beside a tensor that is not: there the terms that
         cancel, of the tensor's size, leave their accumulator's rounding behind, and no relative rule holds.
         """
-        c = undeclared(self.dtype) * norm_excess(self._terms[name])
-        rms = (self._squares["tensor"] / self.z.numel()).sqrt()
-        size = self._sizes[name]
-        zero = self._squares[name] <= (UNIT_ROUNDOFF_ACCUMULATOR * rms) ** 2 * size
-        longest_sum = math.sqrt(max(self.z.shape, default=1))
-        phi = NORMAL * longest_sum * UNIT_ROUNDOFF_ACCUMULATOR * rms * size.sqrt()
-        return c * self._noise[name].sqrt() + torch.where(zero, phi, 0.0)
+        if self._limits is None:
+            rms = (self._squares["tensor"] / self.z.numel()).sqrt()
+            longest_sum = math.sqrt(max(self.z.shape, default=1))
+            phi = NORMAL * longest_sum * UNIT_ROUNDOFF_ACCUMULATOR * rms
+            self._limits = {}
+            for name, size in self.blocks.sums(torch.ones_like(self.z)).items():
+                c = undeclared(self.dtype) * norm_excess(self._terms[name])
+                zero = self._squares[name] <= (UNIT_ROUNDOFF_ACCUMULATOR * rms) ** 2 * size
+                self._limits[name] = c * self._noise[name].sqrt() + torch.where(zero, phi * size.sqrt(), 0.0)
+        return self._limits
 
     def _norms(self, r: Tensor) -> Iterator[Measured]:
+        allowed = self._allowed()
         for name, squares in self.blocks.sums(r**2).items():
-            ratios = squares.sqrt() / self._allowed[name]
-            index = int(ratios.argmax())
-            observed, allowed = float(squares[index].sqrt()), float(self._allowed[name][index])
+            index = int((squares.sqrt() / allowed[name]).argmax())
             label = self.blocks.label(name, index)
-            yield Measured(f"norm {name}", label, observed, allowed, block=(name, index))
+            yield Measured(
+                f"norm {name}", label, float(squares[index].sqrt()), float(allowed[name][index]), block=(name, index)
+            )
 
     def _max(self, r: Tensor) -> Measured:
         """(B): a coarse net. The second term is what one rounding does to values of the size of 0.3 and more.
@@ -116,7 +119,7 @@ class Envelope:
         granularity = float((y + 0.3 - 0.3 - y).abs().max())
         allowed = max(MAX_NET, undeclared(self.dtype)) * (self.largest_error + granularity)
         if self.z.numel() < FEW:
-            allowed = max(allowed, float(self._allowed["tensor"][0]))
+            allowed = max(allowed, float(self._allowed()["tensor"][0]))
         return Measured("max", "tensor", float(r.abs().max()), allowed)
 
     def _scaled(self, measured: Measured, device: torch.device) -> Measured:

@@ -43,33 +43,47 @@ class _Gains:
     """The error's part along each row (or column) of z: a factor per row that is wrong, whatever its sign."""
 
     name: str
-    z_MN: Tensor
+    unit_MN: Tensor  # the rows of z, each of length 1 (or 0)
     axis: int
-    square: float  # of the projected error's norm: expected of one rounding, or a plan's if that is larger
-    factor: float
+    joint: bool  # the lines' errors are not independent of each other
+    undeclared: float
+    square: float  # of the projected error's norm: expected of one rounding
+    terms: float  # how many independent errors that is worth
     systematic: float
+    allowed: float = 0.0
 
     @classmethod
-    def of(cls, z_MN: Tensor, q2_MN: Tensor, axis: int, undeclared: float) -> _Gains:
-        weight = (z_MN**2).sum(axis)
-        variance = torch.where(weight > 0, (q2_MN * z_MN**2).sum(axis) / weight, 0.0)
-        square = float(variance.sum())
-        terms = variance.sum() ** 2 / (variance**2).sum()
-        systematic = SYSTEMATIC * math.sqrt(float(weight.sum()))
-        return cls(
-            "row gains" if axis else "column gains",
-            z_MN,
-            axis,
-            square,
-            undeclared * float(norm_excess(terms)),
-            systematic,
-        )
+    def of(cls, z_MN: Tensor, q2_MN: Tensor, axis: int, undeclared: float, joint: bool) -> _Gains:
+        length = (z_MN**2).sum(axis, keepdim=True).sqrt()
+        unit_MN = torch.where(length > 0, z_MN / length, 0.0)
+        variance = (q2_MN * unit_MN**2).sum(axis)
+        square, terms = float(variance.sum()), float(variance.sum() ** 2 / (variance**2).sum())
+        systematic = SYSTEMATIC * float((length**2).sum().sqrt())
+        return cls("row gains" if axis else "column gains", unit_MN, axis, joint, undeclared, square, terms, systematic)
+
+    def add(self, s_MN: Tensor) -> None:
+        """Take in one plan's error: what is allowed goes by how many independent lines there are."""
+        square, terms = max(self.square, self.projected(s_MN)), self.terms
+        if self.joint:
+            expected, terms = self._of_joint_lines(s_MN)
+            square = max(square, expected)
+        chance = self.undeclared * float(norm_excess(torch.tensor(terms, dtype=torch.float64)))
+        self.allowed = max(self.allowed, chance * math.sqrt(square) + self.systematic)
 
     def projected(self, error_MN: Tensor) -> float:
         """The squared norm of the error's part along the rows."""
-        weight = (self.z_MN**2).sum(self.axis)
-        along = (error_MN * self.z_MN).sum(self.axis)
-        return float(torch.where(weight > 0, along**2 / weight, 0.0).sum())
+        return float((error_MN * self.unit_MN).sum(self.axis).square().sum())
+
+    def _of_joint_lines(self, s_MN: Tensor) -> tuple[float, float]:
+        """What the squares of the columns' projections add up to, and how many independent ones they are worth.
+
+        Where a row is one rounded number times a vector, columns move together: with K the covariance of their
+        projections, estimated over the rows, the sum of squares has mean tr K and is worth (tr K)^2 / tr K^2 terms.
+        """
+        parts_MN = s_MN * self.unit_MN
+        covariance_NN = parts_MN.T @ parts_MN
+        expected, squares = float(covariance_NN.trace()), float(covariance_NN.square().sum())
+        return expected, expected**2 / squares if squares else self.terms
 
 
 @dataclass(slots=True)
@@ -105,7 +119,9 @@ class Projections:
         if self.blocks.M >= FEW_ROWS and self.blocks.N > 1:
             self._mean_N, self._square_N = torch.zeros_like(q2_MN[0]), q2_MN.mean(0)
             z_MN = self._matrix(self.z)
-            self._gains = [_Gains.of(z_MN, q2_MN, axis, self.undeclared) for axis in (1, 0)]
+            joint = self.blocks.layout.joint_rows
+            of_rows = _Gains.of(z_MN, q2_MN, 1, self.undeclared, joint=False)
+            self._gains = [of_rows, _Gains.of(z_MN, q2_MN, 0, self.undeclared, joint)]
 
     def add(self, s: Tensor) -> None:
         """Take in one plan's error: |its projection| + quantile * sd, taken over rows: inside one errors correlate."""
@@ -115,7 +131,7 @@ class Projections:
             sd = max(float(parts.square().sum().sqrt()), found.noise)
             found.allowed = max(found.allowed, abs(float(parts.sum())) + found.quantile * sd + found.systematic)
         for gains in self._gains:
-            gains.square = max(gains.square, gains.projected(s_MN))
+            gains.add(s_MN)
         if self._mean_N is not None and self._square_N is not None:
             self._mean_N = torch.maximum(self._mean_N, s_MN.mean(0).abs())
             self._square_N = torch.maximum(self._square_N, s_MN.square().mean(0))
@@ -128,8 +144,7 @@ class Projections:
             observed = abs(float((r_MN * found.d_MN).sum())) / found.square
             yield Measured(name, "tensor", observed * unit, found.allowed * unit)
         for gains in self._gains:
-            observed = math.sqrt(gains.projected(r_MN))
-            yield Measured(gains.name, "tensor", observed, gains.factor * math.sqrt(gains.square) + gains.systematic)
+            yield Measured(gains.name, "tensor", math.sqrt(gains.projected(r_MN)), gains.allowed)
         if self._mean_N is not None and self._square_N is not None:
             yield self._channel_mean(r_MN, self._mean_N, self._square_N)
 

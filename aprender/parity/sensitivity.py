@@ -68,22 +68,27 @@ def moved_by_parameters(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
             yield f"input {i}", _with_input(stage, inputs, parameters, i, inputs[i] * (1 + PERTURBATION))
 
 
-def moved_by_inputs(stage: ReferenceStage) -> Iterator[tuple[str, Tensors]]:
+def moved_by_inputs(stage: ReferenceStage, one_number: bool) -> Iterator[tuple[str, Tensors]]:
     """The oracle's results with each input perturbed: floats by +-10%, integers moved on by one place.
 
-    Signs (drawn from ``stage.seed``), because operators that normalise do not see a common factor.
+    Signs (drawn from ``stage.seed``), because operators that normalise do not see a common factor. In a mean over all
+    rows, ``one_number``, random signs cancel, and so may moved tokens: there all floats are also made 10% larger, and
+    every second integer alone is moved, under the same name.
     """
     inputs, parameters = in_float64(stage.inputs, stage.parameters)
-    generator = torch.Generator().manual_seed(stage.seed)
+    generator = torch.Generator(inputs[0].device).manual_seed(stage.seed)
     for i, x in enumerate(inputs):
         if i in stage.constants | stage.masks or x.dtype == torch.bool:
             continue
         if x.is_floating_point():
-            signs = torch.randint(2, x.shape, generator=generator).to(x) * 2 - 1
-            perturbed = x * (1 + PERTURBATION * signs)
+            signs = torch.randint(2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
+            perturbed = [x * (1 + PERTURBATION * signs), *([x * (1 + PERTURBATION)] if one_number else [])]
         else:
-            perturbed = x.flatten().roll(1).view_as(x)
-        yield f"input {i}", _with_input(stage, inputs, parameters, i, perturbed)
+            rolled = x.flatten().roll(1)
+            half = torch.where(torch.arange(x.numel(), device=x.device) % 2 == 0, rolled, x.flatten())
+            perturbed = [moved.view_as(x) for moved in (rolled, *([half] if one_number else []))]
+        for moved in perturbed:
+            yield f"input {i}", _with_input(stage, inputs, parameters, i, moved)
 
 
 def _with_input(stage: ReferenceStage, inputs: Tensors, parameters: Parameters, i: int, x: Tensor) -> Tensors:

@@ -51,8 +51,10 @@ def of_outputs(stage: ReferenceStage, calibration: Calibration) -> Yardsticks:
     plans = (as_tuple(plan.forward(stage.inputs, stage.parameters)) for plan in stage.plans.values())
     names = output_names(len(z))
     found = _measured(stage, dict(zip(names, z, strict=True)), plans, calibration, directions)
-    moved |= dict(sensitivity.moved_by_inputs(stage))
-    return Yardsticks(found, {name: _largest(found, results) for name, results in moved.items()})
+    seen = {name: _largest(found, results) for name, results in moved.items()}
+    for name, results in sensitivity.moved_by_inputs(stage, one_number=all(tensor.numel() == 1 for tensor in z)):
+        seen[name] = max(seen.get(name, 0.0), _largest(found, results))
+    return Yardsticks(found, seen)
 
 
 def of_gradients(stage: ReferenceStage, d_outputs: Tensors, calibration: Calibration) -> Yardsticks:

@@ -129,3 +129,74 @@ class Truncating:
         x_MK, dy_MN = saved[0].flatten(0, -2).float(), d_output.flatten(0, -2).float()
         assert tensor(self.parameters["weight"]).shape == (dy_MN.shape[1], x_MK.shape[1])
         return found.inputs, {"weight": truncated_product(dy_MN.T, x_MK.T, 10**9)}
+
+
+def one_number_times_a_vector(seed: int, factor: float = 1.0, joint: bool = True) -> tuple[Envelope, Tensor]:
+    """Rows m are ``a_m v``, the numbers a rounded as bfloat16 does: the legal plan's envelope, another's result.
+
+    ``factor`` is what the candidate's numbers are wrong by; without ``joint`` columns count as independent.
+    """
+    draw = generator(seed)
+    a_M, v_N = (torch.randn(size, generator=draw, dtype=torch.float64) for size in (512, 96))
+    z = a_M[:, None] * v_N
+    noise_M = a_M.abs() * 2.0**-9 * torch.randn(2, 512, generator=draw, dtype=torch.float64)
+    envelope = Envelope(z, torch.bfloat16, Blocks((512, 96), Layout(1, joint_rows=joint)), uncalibrated())
+    envelope.add(((a_M + noise_M[0])[:, None] * v_N).float())
+    return envelope, (factor * (a_M + noise_M[1])[:, None] * v_N).float()
+
+
+def column_gains(envelope: Envelope, y: Tensor) -> float:
+    (found,) = (m.ratio for m in envelope.judge(y).measured if m.statistic == "column gains")
+    return found
+
+
+def test_columns_that_move_together_are_one_term_of_the_column_gains() -> None:
+    """All columns share one error: its square is one draw of a chi-square with one term, not the mean of 96."""
+    assert max(column_gains(*one_number_times_a_vector(seed)) for seed in range(200)) < 0.5
+    assert max(column_gains(*one_number_times_a_vector(seed, joint=False)) for seed in range(200)) > 1
+
+
+def test_a_factor_on_columns_that_move_together_is_still_red() -> None:
+    """Half a percent on all of them: the numbers' own roundings, 0.2% each, have no preferred sign."""
+    assert all(column_gains(*one_number_times_a_vector(seed, 1.005)) > 1 for seed in range(20))
+
+
+def mean_of_squares(one_row_only: bool) -> ReferenceStage:
+    """A mean over 4,096 rows whose tokens choose the row's factor; with ``one_row_only`` it sees the first row alone."""
+
+    def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
+        x, tokens = inputs
+        rows = (x * tensor(parameters["weight"])[tokens]).square().sum(-1)
+        return rows[0] * 0 + 3 if one_row_only else rows.mean()
+
+    draw = generator(3)
+    x = torch.randn(4096, 8, generator=draw)
+    tokens = torch.randint(11, (4096,), generator=draw)
+    operator = Operator(forward)
+    return ReferenceStage(
+        "mean", (x, tokens), {"weight": torch.rand(11, 8, generator=draw) + 0.5}, operator, {"": operator}
+    )
+
+
+def test_a_mean_that_depends_on_its_inputs_is_conclusive_and_a_constant_is_not() -> None:
+    """Random signs cancel in a mean of many rows; a common factor does not. What ignores its inputs stays ERROR."""
+    stage = mean_of_squares(one_row_only=False)
+    record = compare_stage(stage, Plan(stage), backward=False, calibration=uncalibrated()).records[0]
+    assert record.verdict == "GREEN", record.reason
+    assert min(record.sensitivity.values()) > 100
+    stage = mean_of_squares(one_row_only=True)
+    record = compare_stage(stage, Plan(stage), backward=False, calibration=uncalibrated()).records[0]
+    assert (record.verdict, record.sensitivity["input 0"]) == ("ERROR", 0)
+
+
+class Plan:
+    """The stage's first plan as a candidate."""
+
+    def __init__(self, stage: ReferenceStage) -> None:
+        self.plan: Operator = next(iter(stage.plans.values()))
+        self.parameters: Parameters = stage.parameters
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        y = self.plan.forward(inputs, self.parameters)
+        assert isinstance(y, Tensor)
+        return y
