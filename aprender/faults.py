@@ -13,7 +13,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from types import FrameType
 from typing import Any, NamedTuple
 
 from aprender.errors import AprenderError
@@ -206,11 +205,14 @@ def _is(error: BaseException, *names: str) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line of a kernel: of a file that is neither triton's nor numpy's."""
-    frames: list[tuple[FrameType, int]] = list(traceback.walk_tb(error.__traceback__))
-    files = [(frame.f_code.co_filename, line) for frame, line in frames]
-    own = [f"{name}:{line}" for name, line in files if "site-packages" not in Path(name).parts]
+    """The innermost line that is a kernel's: neither an interpreter's nor an installed library's."""
+    files = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
+    own = [f"{path}:{line}" for path, line in files if "site-packages" not in path.parts and _is_no_interpreter(path)]
     return f" ({own[-1]})" if own else ""
+
+
+def _is_no_interpreter(path: Path) -> bool:
+    return not path.stem.startswith("interpreter")
 
 
 def _cut(text: str) -> str:
