@@ -275,3 +275,13 @@ def backward_mask_adds_a_large_number(system: ReplaceableStages) -> Planting:
         return right.scale * torch.einsum("bhts,bshc->bthc", ds, k), d_k, d_v
 
     return _gradients(system, WHOLE, change)
+
+
+@DEFECTS.plant("backward_multiplies_zero_by_nan")
+def backward_multiplies_zero_by_nan(system: ReplaceableStages) -> Planting:
+    """Products run over whole tiles: a weight of 0 times a NaN that nobody sees is NaN."""
+
+    def change(right: Any, inputs: Any, dy: Tensor, d_q: Tensor, d_k: Tensor, d_v: Tensor) -> Any:
+        return d_q + 0 * inputs[1].sum((1, 2), keepdim=True), d_k, d_v
+
+    return _gradients(system, (*WHOLE, *PACKED), change)
