@@ -18,7 +18,7 @@ from aprender.transformer.oracle import Batch
 from falsifiers.cuda_decode_defects import DEFECTS
 from falsifiers.cuda_model_system import MODELS, ModelsUnderContract, document, over, read
 from falsifiers.digests import digest_of
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 NAME = "untied"  # the model with groups of two query heads, QK-norm, and a window in its second layer
 Takes = Sequence[tuple[int, ...]]
