@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from aprender.contracts.findings import Finding
 
-# Two escapes for one character, as JSON has them: \ud83d\ude00. An escaped backslash before them makes them text.
-SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})")
 LINE_BREAKS_OF_YAML_1_1 = "\x85\u2028\u2029"
 
 # libyaml's words for a problem, and ours; {character} is what stands at the place.
