@@ -23,7 +23,7 @@ def plain_scalar(text: str) -> str | int | float | bool | None:
         return _WORDS[text]
     if text[0].isalpha():
         return text
-    if _INT.match(text):
+    if (text.isdecimal() and text.isascii()) or _INT.match(text):
         return int(text[:20]) if len(text) > 20 else int(text)  # beyond 2**53 either way, and int() has a limit
     if _BASED_INT.match(text):
         return int(text[:20], 0)

@@ -9,6 +9,7 @@ strings, ``010`` is ten. Nothing but dict, list, str, int, float, bool and None 
 from __future__ import annotations
 
 import math
+from codecs import BOM_UTF8
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -54,11 +55,12 @@ def read_bytes(raw: bytes, file: str) -> tuple[Document | None, list[Finding]]:
     if len(raw) > MAX_BYTES:
         message = f"the file has more than {MAX_BYTES:,} bytes; no contract needs so many"
         return None, [Finding(file, 1, 1, "YAML-004", "error", message)]
+    raw = raw.removeprefix(BOM_UTF8)
     try:
         text = raw.decode()
     except UnicodeDecodeError as error:
-        return _read_before(raw.decode("utf-8-sig", "replace"), undecodable(raw, error, file))
-    return read_text(text.removeprefix("\ufeff"), file)
+        return _read_before(raw.decode("utf-8", "replace"), undecodable(raw, error, file))
+    return _read(text, raw, file)
 
 
 def read_text(text: str, file: str) -> tuple[Document | None, list[Finding]]:
@@ -67,7 +69,11 @@ def read_text(text: str, file: str) -> tuple[Document | None, list[Finding]]:
     A syntax error leaves what stands before it: that document has an ``open_block`` and lacks the entry that the error
     is in.
     """
-    builder = _Builder(file, text)
+    return _read(text, text.encode(), file)
+
+
+def _read(text: str, raw: bytes, file: str) -> tuple[Document | None, list[Finding]]:
+    builder = _Builder(text, raw, file)
     try:
         builder.read()
     except _Stop as stop:
@@ -83,7 +89,8 @@ def _read_before(text: str, finding: Finding) -> tuple[Document | None, list[Fin
     """What stands in the lines before the one with a character that ``finding`` says can't be read."""
     from aprender.contracts.before_error import before_error, before_line
 
-    builder = _Builder(finding.file, "".join(f"{line}\n" for line in lines_of(text)[: finding.line - 1]))
+    before = "".join(f"{line}\n" for line in lines_of(text)[: finding.line - 1])
+    builder = _Builder(before, before.encode(), finding.file)
     try:
         builder.read()
     except _Stop:  # the rest of the document is missing: that is no other fault
@@ -95,11 +102,11 @@ def _read_before(text: str, finding: Finding) -> tuple[Document | None, list[Fin
     return document, [*builder.findings, finding]
 
 
-def _events_of(text: str) -> Callable[[], Any]:
-    """What gives the next of libyaml's events, and None after the last."""
+def _events_of(text: str, raw: bytes) -> Callable[[], Any]:
+    """What gives the next of libyaml's events of ``text``, encoded as ``raw``, and None after the last."""
     escapes = "\\" in text and "\\u" in text  # one character is found forty times faster than two
     if not escapes and not any(mark in text for mark in LINE_BREAKS_OF_YAML_1_1):
-        event: Callable[[], Any] = CParser(text).get_event
+        event: Callable[[], Any] = CParser(raw).get_event
         return event
     from aprender.contracts.stand_ins import StandIns  # few contracts need them
 
@@ -109,8 +116,8 @@ def _events_of(text: str) -> Callable[[], Any]:
 class _Builder:
     """Builds the document by descending into it, one call for each container that is open: their depth is bounded."""
 
-    def __init__(self, file: str, text: str) -> None:
-        self.file, self.text = file, text
+    def __init__(self, text: str, raw: bytes, file: str) -> None:
+        self.text, self.raw, self.file = text, raw, file
         self.findings: list[Finding] = []
         self.document = Document(file, text)
         self.path: list[Open] = []
@@ -120,7 +127,7 @@ class _Builder:
 
     def read(self) -> None:
         """Read the whole stream: exactly one document."""
-        self.get_event = _events_of(self.text)
+        self.get_event = _events_of(self.text, self.raw)
         try:
             self._stream(self.document.roots)
         except yaml.YAMLError as error:

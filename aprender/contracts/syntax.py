@@ -98,7 +98,7 @@ def undecodable(raw: bytes, error: UnicodeDecodeError, file: str) -> Finding:
     """YAML-002 at the first byte that is not UTF-8."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return Finding(file, 1, 1, "YAML-002", "error", "the file is UTF-16; save it as UTF-8")
-    before = raw[: error.start].decode("utf-8", "replace").removeprefix("\ufeff")
+    before = raw[: error.start].decode("utf-8", "replace")
     message = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
     return Finding(file, *_place(before, len(before)), "YAML-002", "error", message)
 
@@ -109,7 +109,9 @@ def _finding(file: str, line: int, column: int, message: str) -> Finding:
 
 def lines_of(text: str) -> list[str]:
     """The lines of ``text`` as YAML 1.2 and editors break them, without their line breaks."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.split("\n")
 
 
 def _line(text: str, index: int) -> str:
