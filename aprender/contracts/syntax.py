@@ -107,11 +107,14 @@ def _finding(file: str, line: int, column: int, message: str) -> Finding:
     return Finding(file, line, column, "YAML-001", "error", f"not valid YAML: {message}")
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines of ``text`` as YAML 1.2 and editors break them, without their line breaks."""
+def lines_of(text: str, most: int = -1) -> list[str]:
+    """The lines of ``text`` as YAML 1.2 and editors break them, without their line breaks.
+
+    With ``most`` only so many are split off; what is left comes after them.
+    """
     if "\r" in text:
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-    return text.split("\n")
+    return text.split("\n", most)
 
 
 def _line(text: str, index: int) -> str:

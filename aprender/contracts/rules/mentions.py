@@ -67,7 +67,7 @@ def dependencies(document: Document) -> Iterator[tuple[str, Named]]:
             if found := named(document, ("metadata", key), names, index):
                 yield key, found
     for path, item in items(document, "proof_obligations"):
-        if found := named(document, path, item, "parent_contract"):
+        if "parent_contract" in item and (found := named(document, path, item, "parent_contract")):
             yield "parent_contract", found
 
 
