@@ -11,8 +11,8 @@ from torch import Tensor
 
 from aprender.parity.laws import LawRecord, compared
 from aprender.parity.rounding import unit_roundoff
-from falsifiers.cuda_laws_attention import SCALE, heads, in_order, merged, narrow, packed_places, sees, tile_of
-from falsifiers.cuda_laws_system import WINDOW, C, H, Laws
+from falsifiers.cuda_laws_attention import SCALE, heads, in_order, merged, narrow, packed_places, sees
+from falsifiers.cuda_laws_system import WINDOW, C, H, Laws, tile_of
 from falsifiers.cuda_operator_cases import Draw
 
 LAWS = Laws()
@@ -95,6 +95,15 @@ def window(d: Draw, attention: Any) -> LawRecord:
     """A query that sees less than its document."""
     T = tile_of(d) + 1
     return at_one_query(attention, narrow(d, T), packed_places(d, T), T - 4, 1, WINDOW)
+
+
+@LAWS.of("window_differing", "attention_wide", interpreted="float32")
+def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
+    """The last query of two tiles sees all keys but the first."""
+    T = 2 * tile_of(d)
+    qkv = narrow(d, T)
+    place = in_order(qkv[0]), torch.zeros(1, T, dtype=torch.int64, device=d.device)
+    return at_one_query(attention, qkv, place, T - 1, 1, T - 1)
 
 
 @LAWS.of("documents_differing", "attention_packed", interpreted="float32")
