@@ -117,15 +117,19 @@ def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
 
 @LAWS.of("padding_differing", "attention_wide", interpreted="float32")
 def padding_between_tokens(d: Draw, attention: Any) -> LawRecord:
-    """A place of padding among the keys of one tile, and one among the queries of the next, in a single document."""
-    tile = tile_of(d)
-    T, key, query = 2 * tile, 3, tile + 5
-    qkv = narrow(d, T)
-    document = torch.zeros(1, T, dtype=torch.int64, device=d.device)
-    document[0, key] = document[0, query] = -1
-    place = in_order(qkv[0]), document
-    y = attention(*qkv, place[0], place[0], document, document)[:, [key, query]]
-    return merged([traced(attention, qkv, place, (1, key), T - 1), compared("padding", torch.zeros_like(y), y)])
+    """One place of padding in a document of two tiles: among the keys of the first, or the queries of the second."""
+    tile, records = tile_of(d), []
+    qkv = narrow(d, 2 * tile)
+    position = in_order(qkv[0])
+    for place in (1, tile + 5):
+        document = torch.zeros_like(position)
+        document[0, place] = -1
+        y = attention(*qkv, position, position, document, document)[:, place]
+        records += [
+            traced(attention, qkv, (position, document), (0, place), 2 * tile - 1),
+            compared("padding", torch.zeros_like(y), y),
+        ]
+    return merged(records)
 
 
 @LAWS.of("documents_differing", "attention_packed", interpreted="float32")
