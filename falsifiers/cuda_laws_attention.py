@@ -107,9 +107,9 @@ def window(d: Draw, attention: Any) -> LawRecord:
 
 
 @LAWS.of("window_differing", "attention_wide", interpreted="float32")
-def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
-    """Of all pairs in two tiles only the one farthest apart is outside the window."""
-    T = 2 * tile_of(d)
+def window_of_tiles(d: Draw, attention: Any) -> LawRecord:
+    """Of all pairs in three tiles only the one farthest apart is outside the window."""
+    T = 3 * tile_of(d)
     qkv = narrow(d, T)
     place = in_order(qkv[0]), torch.zeros(1, T, dtype=torch.int64, device=d.device)
     return traced(attention, qkv, place, (0, 1), T - 1)
@@ -117,7 +117,7 @@ def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
 
 @LAWS.of("padding_differing", "attention_wide", interpreted="float32")
 def padding_between_tokens(d: Draw, attention: Any) -> LawRecord:
-    """One place of padding in a document of two tiles: among the keys of the first, or the queries of the second."""
+    """One place of padding in two tiles of a document: among the keys of the first, or the queries of the second."""
     tile, records = tile_of(d), []
     qkv = narrow(d, 2 * tile)
     position = in_order(qkv[0])
@@ -126,7 +126,7 @@ def padding_between_tokens(d: Draw, attention: Any) -> LawRecord:
         document[0, place] = -1
         y = attention(*qkv, position, position, document, document)[:, place]
         records += [
-            traced(attention, qkv, (position, document), (0, place), 2 * tile - 1),
+            traced(attention, qkv, (position, document), (0, place), None),
             compared("padding", torch.zeros_like(y), y),
         ]
     return merged(records)
