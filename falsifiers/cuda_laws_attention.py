@@ -163,6 +163,14 @@ def padded_is_unpadded(d: Draw, attention: Any) -> LawRecord:
     return merged(records)
 
 
+@LAWS.of("documents_differing", "attention_wide", interpreted="float32")
+def document_between_tokens(d: Draw, attention: Any) -> LawRecord:
+    """The second key of the first tile is a document of its own; without it the tile would need no mask."""
+    qkv = narrow(d, 2 * tile_of(d))
+    position = in_order(qkv[0])
+    return traced(attention, qkv, (position, (position == 1).long()), (1, 2), None)
+
+
 @LAWS.of("heads_differing", "attention_grouped", interpreted="float32")
 def grouped_heads(d: Draw, attention: Any) -> LawRecord:
     """V of one key/value head changes only the query heads of its group."""
