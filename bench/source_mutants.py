@@ -64,6 +64,12 @@ def key_of(mutant: Mutant) -> Key:
     return mutant.module, mutant.function, mutant.before, mutant.after
 
 
+def shuffled(of: Sequence[Mutant], seed: int) -> list[Mutant]:
+    """A module's mutants in an order that no other module has a say in."""
+    draw = random.Random(f"{seed} {of[0].module if of else ''}")  # noqa: S311 - the order is no secret
+    return draw.sample(of, len(of))
+
+
 class Session:
     """The falsifiers, and what each cost and killed."""
 
@@ -219,8 +225,7 @@ def main() -> None:
     start = time.monotonic()
     sources = {module: (ROOT / PATH / module).read_text("utf-8") for module in modules_below(ROOT / PATH)}
     made = {module: mutants(module, source) for module, source in sources.items()}
-    draw = random.Random(a.seed)  # noqa: S311 - which mutants are taken is no secret
-    chosen = stratified(draw.sample(of, len(of)) for module, of in made.items() if module in (a.module or made))
+    chosen = stratified(shuffled(of, a.seed) for module, of in made.items() if module in (a.module or made))
     every = [mutant for of in made.values() for mutant in of]
     listed = equivalents(a.device, every)
     (known_bad,) = (mutant for mutant in made[KNOWN_BAD[0]] if mutant.after.startswith(KNOWN_BAD[1]))

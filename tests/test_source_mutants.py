@@ -13,7 +13,7 @@ import pytest
 pytest.importorskip("mutmut", reason="source mutants are mutmut's: pip install 'aprender[dev]'")
 
 from bench import source_mutants
-from bench.mutant import Mutant, mutants, stratified
+from bench.mutant import Mutant, modules_below, mutants, stratified
 from bench.mutant_runs import Result
 from bench.source_mutants import Record, equivalents, interval, summary
 
@@ -111,6 +111,12 @@ def test_every_mutant_of_a_kernel_module_is_another_program() -> None:
     assert len(found) > 150
     assert len({mutant.name for mutant in found}) == len({mutant.source for mutant in found} - {source}) == len(found)
     assert sum(mutant.after.startswith(source_mutants.KNOWN_BAD[1]) for mutant in found) == 1
+
+
+def test_what_repairs_the_interpreter_is_no_part_of_the_cuda_path() -> None:
+    found = modules_below(ROOT / source_mutants.PATH)
+    assert {"model.py", "ops/rope.py", "ops/runtime.py"} <= set(found)
+    assert not [module for module in found if "interpreter" in module]
 
 
 def mutant_of(module: str, number: int) -> Mutant:
