@@ -14,7 +14,7 @@ pytest.importorskip("mutmut", reason="source mutants are mutmut's: pip install '
 
 from bench import source_mutants
 from bench.mutant import Mutant, modules_below, mutants, stratified
-from bench.mutant_runs import Result
+from bench.mutant_runs import PATH, Result
 from bench.source_mutants import Record, equivalents, interval, summary
 
 ROOT = Path(__file__).parents[1]
@@ -114,7 +114,7 @@ def test_every_mutant_of_a_kernel_module_is_another_program() -> None:
 
 
 def test_what_repairs_the_interpreter_is_no_part_of_the_cuda_path() -> None:
-    found = modules_below(ROOT / source_mutants.PATH)
+    found = modules_below(ROOT / PATH)
     assert {"model.py", "ops/rope.py", "ops/runtime.py"} <= set(found)
     assert not [module for module in found if "interpreter" in module]
 
