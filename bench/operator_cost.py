@@ -35,8 +35,8 @@ from falsifiers.cuda_optimizer_parity import (
     ROUNDINGS,
     STEP,
     State,
-    _error,
-    _exact,
+    error_in_roundings,
+    exact_step,
 )
 
 CLIP = 0.125  # with a smaller one gradients would hardly move m' and v'
@@ -153,12 +153,15 @@ def optimizer(shape: Shape, dtype: torch.dtype, device: torch.device) -> Iterato
     yield "global norm", {"norm": abs(float(norm) / exact_norm - 1) / NORM_ERROR}, 1
     adamw = ops.AdamW(LR, BETA1, BETA2, EPS, DECAY)
     for name, state in states.items():
-        exact, units = _exact(state, CLIP)
+        exact, units = exact_step(state, CLIP)
         w, g, m, v = state
         copy = None if dtype == torch.float32 else torch.empty_like(w, dtype=dtype)
         adamw.update(w, g, m, v, STEP, clip, copy)
         found = {"w": w, "m": m, "v": v}
-        ratios = {what: _error(found[what], exact[what], units[what]) / allowed for what, allowed in ROUNDINGS.items()}
+        ratios = {
+            what: error_in_roundings(found[what], exact[what], units[what]) / allowed
+            for what, allowed in ROUNDINGS.items()
+        }
         if copy is not None:
             ratios["copy"] = 0.0 if bool((copy == w.to(dtype)).all()) else math.inf
         yield name, ratios, w.numel()

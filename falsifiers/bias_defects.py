@@ -31,7 +31,7 @@ def missing_bias_addition_in_forward(system: TransformerUnderContract) -> Planti
 
 @DEFECTS.plant("bias_added_twice")
 def bias_added_twice(system: TransformerUnderContract) -> Planting:
-    """Fused epilogue and separate kernel both add."""
+    """The projection adds it, and its caller once more."""
     return projections_wrong(system, lambda p, x: functional.linear(x, p.weight, p.bias) + bias_of(p))
 
 

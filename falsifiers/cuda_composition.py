@@ -1,9 +1,9 @@
-"""Probes of FALSIFY-CUDA-COMPOSITION-001 ... -003: whole models against the oracle, wiring, gradients and losses."""
+"""Probes of FALSIFY-CUDA-COMPOSITION-001 and -002: whole models against the oracle, wiring and gradients."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 
 from aprender.falsify.probe import Observation, probe
-from aprender.parity.tails import UNDECLARED_IN_FLOAT32
 from aprender.parity.wiring import Call, Recorder, check
+from aprender.transformer.cuda import stages
 from aprender.transformer.cuda.model import CudaTransformer
-from aprender.transformer.cuda.stages import stage_names
 from aprender.transformer.oracle import Batch
 from falsifiers.cuda_composition_defects import DEFECTS
 from falsifiers.cuda_model_system import CONFIGS, MODELS, ModelsUnderContract, document, read
 from falsifiers.digests import digest_of
 from falsifiers.oracle_system import on_one_thread
 
-LARGEST = 1e12  # stands for all that is larger, and for NaN
 TAIL = Batch.packed([[document(14, 3)]])
 TEXT = Batch.packed([[document(11, 5), document(12, 4)], [document(13, 7)]])
 
@@ -71,20 +69,15 @@ def forward(system: ModelsUnderContract) -> Observation:
 
 
 def _pass(system: ModelsUnderContract, name: str) -> Pass:
-    built, reference = system.models[name], system.references[name]
-    real = TEXT.documents_BT >= 0
-    states: list[Tensor] = []
-    calls, logits = recorded(built, states)
-    oracles = (reference.exact, *reference.plans)
-    expected = [oracle.hidden_states(TEXT) for oracle in oracles]
-    hidden = [norm_ratio(*(of[i][real] for of in expected), found=state[real]) for i, state in enumerate(states)]
-    counted = TEXT.targets()[1]
-    losses = losses_of(built, TEXT)
-    wired = expected_calls(built)
+    built, reference = system.model(name, "float32"), system.reference(name, "float32")
+    real, counted = TEXT.documents_BT >= 0, TEXT.targets()[1]
+    calls, seen, logits = recorded(built)
+    states, losses, wired = hidden_states(seen), losses_of(built, TEXT), expected_calls(built)
+    hidden = zip(*reference.read("hidden_states", TEXT), states, strict=False)  # of layers that ran
     return Pass(
-        max(hidden),
-        norm_ratio(*(oracle.logits(TEXT)[real] for oracle in oracles), found=logits[real]),
-        norm_ratio(*(oracle.token_losses(TEXT)[counted] for oracle in oracles), found=losses[counted]),
+        max(reference.norm_ratio(expected, found, real) for *expected, found in hidden),
+        reference.norm_ratio(reference.read("logits", TEXT), logits, real),
+        reference.norm_ratio(reference.read("token_losses", TEXT), losses, counted),
         len(check(wired, calls)),
         sum(len(call.inputs) for call in wired),
         logits[real].numel() + sum(state[real].numel() for state in states),
@@ -92,47 +85,41 @@ def _pass(system: ModelsUnderContract, name: str) -> Pass:
     )
 
 
-def norm_ratio(exact: Tensor, *plans: Tensor, found: Tensor) -> float:
-    """The Euclidean norm of an error over what is allowed; 0 where nothing is, and nothing is wrong."""
-    if exact.shape != found.shape:
-        return LARGEST
-    allowed = UNDECLARED_IN_FLOAT32 * max(float((plan.double() - exact).norm()) for plan in plans)
-    error = float((found.double() - exact).norm())
-    return 0.0 if error == 0 else min(error / allowed, LARGEST) if allowed and error == error else LARGEST
-
-
 def losses_of(built: CudaTransformer, batch: Batch) -> Tensor:
     """The model's token losses [B, T-1], on the CPU."""
     return built.token_losses(batch.tokens_BT, positions_BT=batch.positions_BT, documents_BT=batch.documents_BT).cpu()
 
 
-def recorded(built: CudaTransformer, states: list[Tensor]) -> tuple[list[Call], Tensor]:
-    """Digests of every call of a stage in one forward pass, and the logits; ``states`` gets the hidden states.
-
-    They are kept as the oracle names them: after the embedding, after each layer, and after the last norm.
-    """
+def recorded(built: CudaTransformer) -> tuple[list[Call], dict[str, stages.Call], Tensor]:
+    """One forward pass of TEXT: digests of every call of a stage, the calls by stage, and the logits on the CPU."""
     recorder = Recorder()
+    seen: dict[str, stages.Call] = {}
 
     def kept(name: str, stage: Any) -> Any:
         run = recorder.wrap(name, stage)
 
         def call(*inputs: Any) -> Any:
             output = run(*inputs)
-            if name in ("embed_tokens", "norm") or name.endswith(".residual"):
-                states.append(output.detach().cpu().clone())
+            seen[name] = stages.Call(inputs, output)
             return output
 
         return call
 
     with ExitStack() as stack:
-        for name in stage_names(built):
+        for name in stages.stage_names(built):
             owner = built if "." not in name else next(x for x in built.layers if f".{x.index}." in name)
             attribute = name.rsplit(".", 1)[-1]
             stage = getattr(owner, attribute)
             setattr(owner, attribute, kept(name, stage))
             stack.callback(setattr, owner, attribute, stage)
         logits = read(built, TEXT)
-    return recorder.calls, logits
+    return recorder.calls, seen, logits
+
+
+def hidden_states(seen: Mapping[str, stages.Call]) -> list[Tensor]:
+    """What the embedding, each layer and the last norm returned, in the order in which they ran, on the CPU."""
+    kept = [call for name, call in seen.items() if name in ("embed_tokens", "norm") or name.endswith(".residual")]
+    return [call.output.cpu() for call in kept]
 
 
 def expected_calls(built: CudaTransformer) -> list[Call]:
@@ -211,14 +198,14 @@ def backward(system: ModelsUnderContract) -> Observation:
 
 
 def _gradients(system: ModelsUnderContract, name: str) -> Gradients:
-    built, reference = system.models[name], system.references[name]
+    built, reference = system.model(name, "float32"), system.reference(name, "float32")
     learnt(built, TAIL)
     _, gradients = learnt(built, TEXT)
-    exact, *plans = (oracle.backward(TEXT).gradients for oracle in (reference.exact, *reference.plans))
+    exact, *plans = (of.gradients for of in reference.read("backward", TEXT))
     ratios = {}
     for parameter, z in exact.items():
-        found = gradients.get(parameter, torch.zeros_like(z))
-        ratios[parameter] = norm_ratio(z, *(plan[parameter] for plan in plans), found=found)
+        envelope = reference.envelope(z, *(plan[parameter] for plan in plans), positions=int(TEXT.tokens_BT.numel()))
+        ratios[parameter] = envelope.norm_ratio(gradients.get(parameter, torch.zeros_like(z)))
     uncovered = [p for p in exact if p not in gradients or not bool(gradients[p].any())]
     worst = {kind: max(ratio for p, ratio in ratios.items() if _kind(p) == kind) for kind in ("bias", "table", "other")}
     ordered = [gradients[parameter] for parameter in sorted(gradients)]
@@ -229,45 +216,6 @@ def _kind(parameter: str) -> str:
     if parameter.endswith(".bias"):
         return "bias"
     return "table" if "embed_tokens" in parameter or "lm_head" in parameter else "other"
-
-
-@probe(
-    system=MODELS,
-    observes={
-        "loss_ratio": "",
-        "evaluation_ratio": "",
-        "uncounted_losses": "places",
-        "targets_counted": "tokens",
-        "least_loss": "nats",
-    },
-    defects=DEFECTS,
-)
-@on_one_thread
-def honesty(system: ModelsUnderContract) -> Observation:
-    """The loss that is reported: the mean over the tokens that have one before them in their document, of the weights.
-
-    ``loss_ratio`` is the training loss's error, ``evaluation_ratio`` that of the mean over two unequal batches; allowed
-    is the mean of what sums change in a token's loss, doubled. ``uncounted_losses``: losses where there is no target.
-    """
-    built, reference = system.models["tied"], system.references["tied"]
-    loss, _ = learnt(built, TEXT)
-    losses = [losses_of(built, batch) for batch in (TEXT, TAIL)]
-    counted = [batch.targets()[1] for batch in (TEXT, TAIL)]
-    exact, *plans = (
-        [oracle.token_losses(batch)[at].double() for batch, at in zip((TEXT, TAIL), counted, strict=True)]
-        for oracle in (reference.exact, *reference.plans)
-    )
-    allowed = 2 * max(float((torch.cat(plan) - torch.cat(exact)).abs().mean()) for plan in plans)
-    count = sum(int(at.sum()) for at in counted)
-    evaluated = sum(float(found.double().sum()) for found in losses) / count
-    values = {
-        "loss_ratio": min(abs(float(loss) - float(exact[0].mean())) / allowed, LARGEST),
-        "evaluation_ratio": min(abs(evaluated - float(torch.cat(exact).mean())) / allowed, LARGEST),
-        "uncounted_losses": sum(int((found[~at] != 0).sum()) for found, at in zip(losses, counted, strict=True)),
-        "targets_counted": count,
-        "least_loss": float(torch.cat(exact).min()),
-    }
-    return Observation(values, digest_of([loss, *losses]))
 
 
 def learnt(built: CudaTransformer, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

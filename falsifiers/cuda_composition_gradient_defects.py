@@ -11,7 +11,7 @@ from torch import Tensor
 from aprender.falsify.probe import Defects
 from aprender.transformer.cuda.block import Block
 from aprender.transformer.cuda.model import CudaTransformer
-from falsifiers.cuda_model_planting import Planting, wrapped
+from falsifiers.cuda_model_planting import Planting, stage_wrong, wrapped
 from falsifiers.cuda_model_system import CONFIGS, ModelsUnderContract
 
 DEFECTS = Defects()
@@ -26,7 +26,7 @@ def _changed(system: ModelsUnderContract, of: str, change: Callable[[Named], Nam
     def make(right: Any) -> Any:
         def by_name(self: CudaTransformer, gradients: Named) -> Named:
             found: Named = right(self, gradients)
-            return change(found) if self is system.models[of] else found
+            return change(found) if any(self is built for built in system.in_every_dtype(of)) else found
 
         return by_name
 
@@ -94,8 +94,7 @@ def gradient_of_the_pass_before(system: ModelsUnderContract) -> Planting:
 
 def _stage(system: ModelsUnderContract, of: str, name: str, change: Callable[..., Any]) -> Planting:
     """A stage's backward pass returns ``change(saved, d_output, d_inputs, d_parameters)``."""
-    owner: Any = system.models[of] if "." not in name else system.models[of].layers[int(name.split(".")[1])]
-    return wrapped(system, owner, name.rsplit(".", 1)[-1], lambda right: _Changed(right, change), of)
+    return stage_wrong(system, of, name, lambda right: _Changed(right, change))
 
 
 class _Changed:

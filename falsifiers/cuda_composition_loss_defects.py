@@ -102,7 +102,7 @@ def ignored_targets_count_as_token_zero(system: ModelsUnderContract) -> Planting
     return _targets(system, lambda right, tokens, documents: right.clamp(min=0))
 
 
-class _Loss:
+class ChangedLoss:
     """The right loss stage with its mean, or the losses of tokens, changed."""
 
     def __init__(self, right: Any, mean: Callable[..., Tensor], tokens: Callable[[Tensor], Tensor]) -> None:
@@ -119,24 +119,25 @@ class _Loss:
         return self.tokens(self.right.token_losses(x, targets))
 
 
-def _loss(
+def loss_wrong(
     system: ModelsUnderContract,
     mean: Callable[..., Tensor] = lambda loss, losses, targets: loss,
     tokens: Callable[[Tensor], Tensor] = lambda losses: losses,
 ) -> Planting:
-    return stage_wrong(system, "tied", "loss", lambda right: _Loss(right, mean, tokens))
+    """The mean loss is ``mean(right, losses of tokens, targets)``, the losses of tokens ``tokens(right ones)``."""
+    return stage_wrong(system, "tied", "loss", lambda right: ChangedLoss(right, mean, tokens))
 
 
 @DEFECTS.plant("loss_summed_not_averaged")
 def loss_summed_not_averaged(system: ModelsUnderContract) -> Planting:
     """The sum of all losses."""
-    return _loss(system, lambda loss, losses, targets: losses.sum())
+    return loss_wrong(system, lambda loss, losses, targets: losses.sum())
 
 
 @DEFECTS.plant("loss_averaged_over_padding")
 def loss_averaged_over_padding(system: ModelsUnderContract) -> Planting:
     """Divided by all places."""
-    return _loss(system, lambda loss, losses, targets: losses.mean())
+    return loss_wrong(system, lambda loss, losses, targets: losses.mean())
 
 
 @DEFECTS.plant("mean_of_the_rows_means")
@@ -146,7 +147,7 @@ def mean_of_the_rows_means(system: ModelsUnderContract) -> Planting:
     def mean(loss: Tensor, losses: Tensor, targets: Tensor) -> Tensor:
         return (losses.sum(1) / (targets != IGNORED).sum(1)).mean()
 
-    return _loss(system, mean)
+    return loss_wrong(system, mean)
 
 
 @DEFECTS.plant("mean_of_the_chunks_means")
@@ -157,20 +158,20 @@ def mean_of_the_chunks_means(system: ModelsUnderContract) -> Planting:
         chunks = zip(torch.split(losses.flatten(), 5), torch.split((targets != IGNORED).flatten(), 5), strict=True)
         return torch.stack([of.sum() / counted.sum() for of, counted in chunks if bool(counted.any())]).mean()
 
-    return _loss(system, mean)
+    return loss_wrong(system, mean)
 
 
 @DEFECTS.plant("loss_in_bits")
 def loss_in_bits(system: ModelsUnderContract) -> Planting:
     """Base 2."""
-    return _loss(system, lambda loss, losses, targets: loss / math.log(2), lambda losses: losses / math.log(2))
+    return loss_wrong(system, lambda loss, losses, targets: loss / math.log(2), lambda losses: losses / math.log(2))
 
 
 @DEFECTS.plant("label_smoothing_left_on")
 def label_smoothing_left_on(system: ModelsUnderContract) -> Planting:
     """A hundredth of ln V is mixed in."""
     share = 0.01 * math.log(67)
-    return _loss(
+    return loss_wrong(
         system, lambda loss, losses, targets: 0.99 * loss + share, lambda losses: losses * 0.99 + share * (losses != 0)
     )
 
@@ -178,17 +179,7 @@ def label_smoothing_left_on(system: ModelsUnderContract) -> Planting:
 @DEFECTS.plant("losses_clipped")
 def losses_clipped(system: ModelsUnderContract) -> Planting:
     """Hard tokens count for 8 nats at most."""
-    return _loss(system, tokens=lambda losses: losses.clamp(max=8.0))
-
-
-@DEFECTS.plant("losses_in_bfloat16")
-def losses_in_bfloat16(system: ModelsUnderContract) -> Planting:
-    """Rounded before they are averaged."""
-    return _loss(
-        system,
-        lambda loss, losses, targets: (loss.bfloat16()).float(),
-        lambda losses: losses.bfloat16().float(),
-    )
+    return loss_wrong(system, tokens=lambda losses: losses.clamp(max=8.0))
 
 
 @DEFECTS.plant("evaluated_on_other_weights")

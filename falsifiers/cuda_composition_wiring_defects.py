@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,33 +11,10 @@ from torch import Tensor
 from aprender.falsify.probe import Defects
 from aprender.transformer.cuda import model
 from aprender.transformer.cuda.batch import Places
-from falsifiers.cuda_model_planting import Planting, Seen, rewired, stage_wrong, wrapped
+from falsifiers.cuda_model_planting import Planting, Seen, rewired, wrapped
 from falsifiers.cuda_model_system import ModelsUnderContract
 
 DEFECTS = Defects()
-
-
-def _layers(system: ModelsUnderContract, change: Callable[[list[Any]], list[Any]]) -> Planting:
-    """The untied model has ``change(its layers)``."""
-    return wrapped(system, system.models["untied"], "layers", change, "untied")
-
-
-@DEFECTS.plant("layers_swapped")
-def layers_swapped(system: ModelsUnderContract) -> Planting:
-    """The last one first."""
-    return _layers(system, lambda layers: layers[::-1])
-
-
-@DEFECTS.plant("layer_skipped")
-def layer_skipped(system: ModelsUnderContract) -> Planting:
-    """The last one is missing."""
-    return _layers(system, lambda layers: layers[:-1])
-
-
-@DEFECTS.plant("layer_loaded_twice")
-def layer_loaded_twice(system: ModelsUnderContract) -> Planting:
-    """The second layer has the first one's weights."""
-    return _layers(system, lambda layers: [layers[0], replace(layers[0], index=1)])
 
 
 def _reading(system: ModelsUnderContract, stages: tuple[str, ...], change: Callable[..., Any], of: str) -> Planting:
@@ -146,13 +122,6 @@ def key_norm_skipped(system: ModelsUnderContract) -> Planting:
     return rewired(system, inputs=inputs, models=("untied",))
 
 
-@DEFECTS.plant("query_norm_for_keys")
-def query_norm_for_keys(system: ModelsUnderContract) -> Planting:
-    """One gain for both."""
-    layer = system.models["untied"].layers[1]
-    return stage_wrong(system, "untied", "layers.1.k_norm", lambda right: layer.q_norm)
-
-
 @DEFECTS.plant("values_also_rotated")
 def values_also_rotated(system: ModelsUnderContract) -> Planting:
     """RoPE on v."""
@@ -161,79 +130,6 @@ def values_also_rotated(system: ModelsUnderContract) -> Planting:
         return (*given[:2], block.k_rope(given[2], given[4]), *given[3:]) if name == "attention" else given
 
     return rewired(system, inputs=inputs, models=("tied",))
-
-
-@DEFECTS.plant("o_proj_of_another_layer")
-def o_proj_of_another_layer(system: ModelsUnderContract) -> Planting:
-    """An index too few."""
-    other = system.models["untied"].layers[0].o_proj
-    return stage_wrong(system, "untied", "layers.1.o_proj", lambda right: other)
-
-
-@DEFECTS.plant("norms_of_a_layer_swapped")
-def norms_of_a_layer_swapped(system: ModelsUnderContract) -> Planting:
-    """The first norm has the second one's gain."""
-    gain: Any = system.models["tied"].layers[0].post_attention_layernorm
-    return stage_wrong(system, "tied", "layers.0.input_layernorm", lambda right: replace(right, weight=gain.weight))
-
-
-@DEFECTS.plant("key_and_value_biases_swapped")
-def key_and_value_biases_swapped(system: ModelsUnderContract) -> Planting:
-    """They have one shape."""
-    other: Any = system.models["untied"].layers[1].v_proj
-    return stage_wrong(system, "untied", "layers.1.k_proj", lambda right: replace(right, bias=other.bias))
-
-
-@DEFECTS.plant("bias_of_one_layer_dropped")
-def bias_of_one_layer_dropped(system: ModelsUnderContract) -> Planting:
-    """The founding defect, once."""
-    return stage_wrong(system, "tied", "layers.1.q_proj", lambda right: replace(right, bias=None))
-
-
-@DEFECTS.plant("windows_of_the_layers_swapped")
-def windows_of_the_layers_swapped(system: ModelsUnderContract) -> Planting:
-    """The first layer is the windowed one: here it is windowed too."""
-    return stage_wrong(system, "untied", "layers.0.attention", lambda right: replace(right, window=4))
-
-
-@DEFECTS.plant("final_norm_missing")
-def final_norm_missing(system: ModelsUnderContract) -> Planting:
-    """The head reads the residual stream."""
-    return stage_wrong(system, "untied", "norm", lambda right: lambda x: x)
-
-
-@DEFECTS.plant("final_norm_of_a_layer")
-def final_norm_of_a_layer(system: ModelsUnderContract) -> Planting:
-    """Another gain."""
-    other = system.models["tied"].layers[1].input_layernorm
-    return stage_wrong(system, "tied", "norm", lambda right: other)
-
-
-@DEFECTS.plant("head_is_the_embedding")
-def head_is_the_embedding(system: ModelsUnderContract) -> Planting:
-    """An untied model is taken for a tied one."""
-    table: Any = system.models["untied"].embed_tokens
-    return stage_wrong(system, "untied", "lm_head", lambda right: replace(right, weight=table.weight))
-
-
-@DEFECTS.plant("embedding_times_sqrt_hidden")
-def embedding_times_sqrt_hidden(system: ModelsUnderContract) -> Planting:
-    """As in Gemma."""
-    return stage_wrong(system, "tied", "embed_tokens", lambda right: lambda tokens: right(tokens) * 26**0.5)
-
-
-@DEFECTS.plant("token_ids_shifted")
-def token_ids_shifted(system: ModelsUnderContract) -> Planting:
-    """The next row of the table."""
-    return stage_wrong(system, "tied", "embed_tokens", lambda right: lambda tokens: right((tokens + 1) % 67))
-
-
-@DEFECTS.plant("residual_stream_in_bfloat16")
-def residual_stream_in_bfloat16(system: ModelsUnderContract) -> Planting:
-    """Between the layers."""
-    return stage_wrong(
-        system, "tied", "layers.0.residual", lambda right: lambda x, y: right(x, y).bfloat16().to(x.dtype)
-    )
 
 
 @DEFECTS.plant("stale_hidden_state")

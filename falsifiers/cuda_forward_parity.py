@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import wraps
 from typing import Any
 
 import torch
@@ -14,8 +15,20 @@ from aprender.transformer.cuda.stages import get_stage
 from aprender.transformer.oracle import operators
 from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, Response, layer_inputs
 from falsifiers.digests import digest_of
+from falsifiers.threads import threads
 from falsifiers.transformer_defects import DEFECTS
 from falsifiers.transformer_system import SEED, TRANSFORMER, TransformerUnderContract
+
+
+def on_its_threads(function: Callable[..., Observation]) -> Callable[..., Observation]:
+    """``function`` of a system with torch on as many threads as its model is worth."""
+
+    @wraps(function)
+    def run(system: TransformerUnderContract, **arguments: Any) -> Observation:
+        with threads(system.threads):
+            return function(system, **arguments)
+
+    return run
 
 
 @probe(
@@ -34,6 +47,7 @@ from falsifiers.transformer_system import SEED, TRANSFORMER, TransformerUnderCon
     },
     defects=DEFECTS,
 )
+@on_its_threads
 def validation_loss(system: TransformerUnderContract, *, sequences: int, positions: int) -> Observation:
     """Next-token losses of the CUDA path and of the oracle on the same held-out tokens.
 
@@ -111,6 +125,7 @@ def bias_tensors(system: TransformerUnderContract) -> Observation:
     },
     defects=DEFECTS,
 )
+@on_its_threads
 def bias_response(system: TransformerUnderContract, *, rows: int, positions: int) -> Observation:
     """Perturb each bias in turn and look at what attention is fed: q and k after RoPE, and v.
 

@@ -152,7 +152,7 @@ def silent_eager_norm(system: ReplaceableStages) -> Planting:
 
 @DEFECTS.plant("bias_in_a_kernel_of_its_own")
 def bias_in_a_kernel_of_its_own(system: ReplaceableStages) -> Planting:
-    """Not the epilogue that the stage names: another rounding."""
+    """Added to a product that is rounded already, where the stage adds it in float32: a second rounding."""
 
     def compute(right: Any, x: Tensor) -> Any:
         y = product(x.flatten(0, -2), right.weight.T, x.dtype)

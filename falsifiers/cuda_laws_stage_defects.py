@@ -47,7 +47,7 @@ def bias_dropped(system: ReplaceableStages) -> Planting:
 
 @DEFECTS.plant("bias_added_twice")
 def bias_added_twice(system: ReplaceableStages) -> Planting:
-    """In the epilogue and after it."""
+    """By the projection, and by its caller."""
     return _linear(system, BIAS, bias=lambda bias: 2 * bias)
 
 

@@ -7,8 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
+from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.block import Block
-from falsifiers.cuda_model_system import CONFIGS, ModelsUnderContract
+from falsifiers.cuda_model_system import CACHE, CONFIGS, ModelsUnderContract
 
 Planting = Generator[None]
 Seen = dict[str, Any]  # what a layer's stages returned so far in this pass, by stage, and its own input as "x"
@@ -22,6 +23,13 @@ def wrapped(system: ModelsUnderContract, owner: Any, name: str, make: Callable[[
 
 def stage_wrong(system: ModelsUnderContract, of: str, name: str, change: Callable[[Any], Any]) -> Planting:
     """Replace one stage of one model by ``change(right)``."""
+    return stage_elsewhere(system, of, name, lambda right, built: change(right))
+
+
+def stage_elsewhere(
+    system: ModelsUnderContract, of: str, name: str, change: Callable[[Any, CudaTransformer], Any]
+) -> Planting:
+    """Replace one stage of one model by ``change(right, model)``, which may take what is elsewhere in the model."""
     with system.with_stage(of, name, change):
         yield
 
@@ -54,7 +62,7 @@ def rewired(
 
         return forward
 
-    return wrapped(system, Block, "forward", make, *models)
+    return wrapped(system, Block, "forward", make, *((CACHE,) if cached else models))
 
 
 def attending(system: ModelsUnderContract, change: Callable[..., Any], cached: bool = True) -> Planting:

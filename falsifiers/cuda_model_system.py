@@ -1,4 +1,4 @@
-"""The CUDA path's whole models as a system under contract: two small random ones, in float32, beside the oracle.
+"""The CUDA path's whole models as a system under contract: two small random ones, in either dtype, beside the oracle.
 
 Both have two layers, biases, grouped heads and nothing at its usual value. ``untied`` has QK-norm and a window in its
 second layer; ``tied`` has three query heads on one key/value head, and one table for tokens and logits.
@@ -9,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
@@ -19,18 +17,21 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from aprender.errors import AprenderError
 from aprender.falsify.probe import Options
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer, batch, block, cache, model, tape
 from aprender.transformer.cuda.stages import get_stage, stage_names
-from aprender.transformer.oracle import Batch, Oracle
-from falsifiers.cuda_operator_system import require_kernels, tensors_of
+from aprender.transformer.oracle import Batch
+from falsifiers.cuda_model_reference import Reference, reference
+from falsifiers.cuda_operator_system import DTYPES, require_kernels, tensors_of
 from falsifiers.digests import digest_of
 from falsifiers.oracle_cases import SEED, Case
 
 T = TypeVar("T")
 
 MODULES = (batch, block, cache, model, tape)
+CACHE = "cache"  # beside the models' names: what is planted shows in passes with a cache alone
 POSITIONS = 67  # rows of the tables for rotation: a prime, and more than any text here
 _SHARED: dict[str, Any] = {"vocab_size": 67, "intermediate_size": 44, "num_hidden_layers": 2, "rope_scaling": None}
 CONFIGS = {
@@ -65,49 +66,45 @@ CONFIGS = {
 }
 
 
-@dataclass(frozen=True)
-class Reference:
-    """What the oracle makes of a batch in float64, and in float32 with each sum over K whole and in four parts.
-
-    The largest error of the latter two, doubled, is what an honest float32 pass may err by: it is one more order of
-    the same sums.
-    """
-
-    exact: Oracle
-    plans: tuple[Oracle, ...]
-
-    def of(self, compute: Callable[[Oracle], Tensor]) -> tuple[Tensor, float]:
-        """What ``compute`` makes of the float64 oracle, and the envelope of its elements."""
-        z = compute(self.exact)
-        return z, 2 * max(float((compute(plan).double() - z).abs().nan_to_num().max()) for plan in self.plans)
-
-
 class ModelsUnderContract:
     """What probes read and defects change: two models, and the functions and methods that they are made of.
 
+    Each is there in every dtype, over the same float32 weights; what is planted in a model is planted in all of them.
     ``kept`` computes anew while nothing is planted, and where what is planted concerns the model.
     """
 
     def __init__(self, device: str) -> None:
         self.device = torch.device(device)
         self.cases = {name: Case(name, config, ((9,),)) for name, config in CONFIGS.items()}
-        self.models = {name: self.built(name) for name in CONFIGS}
+        self.models = {(name, dtype): self.built(name, dtype) for name in CONFIGS for dtype in DTYPES}
         self.touched: set[str] = set()
         self._kept: dict[tuple[str, str], Any] = {}
+        self._references: dict[tuple[str, str], Reference] = {}
 
-    def built(self, name: str) -> CudaTransformer:
+    def built(self, name: str, dtype: str) -> CudaTransformer:
         """A model over its case's weights."""
         weights = {key: tensor.to(self.device) for key, tensor in self.cases[name].weights().items()}
-        return CudaTransformer.from_checkpoint(CONFIGS[name], weights, self.device, max_positions=POSITIONS)
+        return CudaTransformer.from_checkpoint(
+            CONFIGS[name], weights, self.device, dtype=DTYPES[dtype], max_positions=POSITIONS
+        )
 
-    @cached_property
-    def references(self) -> dict[str, Reference]:
-        """The oracle of each model, on the CPU."""
-        found = {}
-        for name, case in self.cases.items():
-            plans = tuple(Oracle(case.config, case.weights(), torch.float32, k_splits=n) for n in (1, 4))
-            found[name] = Reference(Oracle(case.config, case.weights()), plans)
-        return found
+    def model(self, name: str, dtype: str) -> CudaTransformer:
+        """One of the models. Raises AprenderError for a name or a dtype that there is not."""
+        if (name, dtype) not in self.models:
+            there = ", ".join(f"{n} in {d}" for n, d in self.models)
+            raise AprenderError(f"no model called {name!r} in {dtype!r}; there are {there}")
+        return self.models[name, dtype]
+
+    def in_every_dtype(self, name: str) -> list[CudaTransformer]:
+        """The models called ``name``."""
+        return [built for (of, _), built in self.models.items() if of == name]
+
+    def reference(self, name: str, dtype: str) -> Reference:
+        """The oracle of a model, on the CPU; kept with what it read, because no planted defect touches it."""
+        if (name, dtype) not in self._references:
+            case = self.cases[name]
+            self._references[name, dtype] = reference(case.config, case.weights(), DTYPES[dtype])
+        return self._references[name, dtype]
 
     def kept(self, what: str, name: str, compute: Callable[[], T]) -> T:
         """``compute()``, or what it was when nothing was planted, where what is planted does not concern ``name``."""
@@ -132,13 +129,14 @@ class ModelsUnderContract:
             self.touched = before
 
     @contextmanager
-    def with_stage(self, of: str, name: str, change: Callable[[Any], Any]) -> Generator[None]:
-        """One stage of model ``of`` replaced by ``change(stage)``."""
-        owner: Any = self.models[of]
-        stage = get_stage(owner, name)
-        if name.startswith("layers."):
-            owner = owner.layers[int(name.split(".")[1])]
-        with self.replaced(owner, name.rsplit(".", 1)[-1], change(stage), (of,)):
+    def with_stage(self, of: str, name: str, change: Callable[[Any, CudaTransformer], Any]) -> Generator[None]:
+        """One stage of model ``of`` replaced by ``change(stage, model)``, in every dtype."""
+        with ExitStack() as planted:
+            for built in self.in_every_dtype(of):
+                layer = name.split(".")[1] if name.startswith("layers.") else None
+                owner: Any = built if layer is None else built.layers[int(layer)]
+                wrong = change(get_stage(built, name), built)
+                planted.enter_context(self.replaced(owner, name.rsplit(".", 1)[-1], wrong, (of,)))
             yield
 
     def facts(self) -> dict[str, Any]:
@@ -147,7 +145,7 @@ class ModelsUnderContract:
         return {
             "device": torch.cuda.get_device_name(self.device) if cuda else "cpu, Triton's interpreter",
             "torch": torch.__version__,
-            "dtype": "float32",
+            "dtype": ", ".join(DTYPES),
             "flags": {"float32_matmul_precision": torch.get_float32_matmul_precision(), "threads": 1},
             "seed": SEED,
         }
@@ -161,8 +159,8 @@ class ModelsUnderContract:
                 if inspect.isclass(value) and value.__module__ == module.__name__:
                     members = [(key, id(member)) for key, member in vars(value).items() if callable(member)]
                     state.update(repr(members).encode())
-        for name, built in self.models.items():
-            state.update(f"{name} {id(built)} {[id(layer) for layer in built.layers]}".encode())
+        for place, built in self.models.items():
+            state.update(f"{place} {id(built)} {[id(layer) for layer in built.layers]}".encode())
             for stage_name in stage_names(built):
                 stage = get_stage(built, stage_name)
                 state.update(f"{stage_name} {id(stage)} {digest_of(tensors_of(stage))}".encode())
@@ -194,11 +192,3 @@ def document(seed: int, length: int) -> Tensor:
 def read(built: CudaTransformer, of: Batch) -> Tensor:
     """The model's logits_BTV of a batch, on the CPU."""
     return built.forward(of.tokens_BT, positions_BT=of.positions_BT, documents_BT=of.documents_BT).cpu()
-
-
-def over(envelope: float, expected: Tensor, found: Tensor) -> float:
-    """The largest error over what is allowed; 1e12 stands for all that is larger, and for NaN."""
-    if expected.shape != found.shape:
-        return 1e12
-    ratio = float(((found.double() - expected.double()).abs() / envelope).nan_to_num(1e12).max())
-    return min(ratio, 1e12)

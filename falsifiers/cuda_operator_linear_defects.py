@@ -34,7 +34,7 @@ def bias_dropped(system: OperatorsUnderContract) -> Planting:
 
 @DEFECTS.plant("bias_added_twice")
 def bias_added_twice(system: OperatorsUnderContract) -> Planting:
-    """A fused epilogue and a kernel of its own both add."""
+    """By the projection, and by its caller."""
     return holding(system, BIASED, bias=lambda bias: bias * 2)
 
 

@@ -79,9 +79,9 @@ def step(system: OperatorsUnderContract) -> Observation:
         system.update(optimizer, w, g, m, v, STEP, clip, copy)
         copies += int((copy != w.bfloat16()).sum())
         outputs += [w, m, v, copy]
-        exact, units = _exact(state, factor)
+        exact, units = exact_step(state, factor)
         for name, found in (("w", w), ("m", m), ("v", v)):
-            errors[name].append(_error(found, exact[name], units[name]))
+            errors[name].append(error_in_roundings(found, exact[name], units[name]))
             limits.append(_detection_limit(exact[name], units[name], ROUNDINGS[name]))
         moved.append(float(((exact["w"] - state.w.double()) / (U * state.w.abs())).square().mean().sqrt()))
     values = {
@@ -98,7 +98,8 @@ def step(system: OperatorsUnderContract) -> Observation:
     return Observation(values, digest_of(outputs))
 
 
-def _error(found: Tensor, exact: Tensor, unit: Tensor) -> float:
+def error_in_roundings(found: Tensor, exact: Tensor, unit: Tensor) -> float:
+    """The largest error of ``found``, float32, beside ``exact``, float64, in units of ``unit``, all of one shape."""
     return float(((found.double() - exact).abs() / unit).max())
 
 
@@ -109,7 +110,7 @@ def _detection_limit(exact: Tensor, unit: Tensor, roundings: int) -> tuple[float
         envelope = roundings * float(unit[at])
 
         def red(size: float, at: tuple[int, ...] = at, envelope: float = envelope) -> bool:
-            return _error(corrupted(right, at, size * envelope), exact, unit) > roundings
+            return error_in_roundings(corrupted(right, at, size * envelope), exact, unit) > roundings
 
         found.append((limit := smallest(red), limit * envelope))
     return max(found)
@@ -127,8 +128,11 @@ def _states(device: torch.device) -> list[State]:
     return found
 
 
-def _exact(state: State, factor: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """w', m' and v' in float64, and one rounding of each in float32."""
+def exact_step(state: State, factor: float) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Step 7 of ``state``, its gradient times ``factor``: w', m' and v' in float64, and one float32 rounding of each.
+
+    Both by "w", "m" and "v", in the shape of the parameter. No rounding is 0: the least is float32's smallest number.
+    """
     w, g, m, v = (x.double() for x in state)
     g = g * factor
     terms_m, terms_v = (BETA1 * m, (1 - BETA1) * g), (BETA2 * v, (1 - BETA2) * g * g)

@@ -21,6 +21,7 @@ from aprender.falsify.probe import Options, RequirementNotMet
 from aprender.transformer.oracle import Oracle, attention, batch, layer, model, operators, parameters, rope
 from falsifiers.digests import digest_of
 from falsifiers.oracle_cases import CASES, SEED, Case
+from falsifiers.threads import threads
 
 if TYPE_CHECKING:
     from falsifiers.third_party import Reference
@@ -120,12 +121,8 @@ def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
 
     @wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
+        with threads(1):
             return function(*args, **kwargs)
-        finally:
-            torch.set_num_threads(threads)
 
     return run
 

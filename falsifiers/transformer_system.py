@@ -37,6 +37,9 @@ HELD_OUT_TEXT = MODEL / "held_out.txt"
 # A tensor with more elements is not hashed for a fingerprint: torch's version counter stands for its contents.
 _HASH_AT_MOST = 2**20
 
+# A model of at most so many parameters is faster on one thread of torch's.
+_ONE_THREAD_AT_MOST = 2**23
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -63,6 +66,12 @@ class TransformerUnderContract:
         self._weights_as_loaded = self._weights_state()
         self._reference: dict[tuple[str, int, int, torch.dtype, int], torch.Tensor] = {}
         self.models = self._built(upload)
+
+    @property
+    def threads(self) -> int:
+        """How many threads of torch's read the model: one where it is small."""
+        parameters = sum(tensor.numel() for tensor in self.variants[self.own].tensors.values())
+        return 1 if parameters <= _ONE_THREAD_AT_MOST else torch.get_num_threads()
 
     @property
     def model(self) -> CudaTransformer:
@@ -156,7 +165,7 @@ class TransformerUnderContract:
                 "float32_matmul_precision": torch.get_float32_matmul_precision(),
                 "allow_tf32": torch.backends.cuda.matmul.allow_tf32,
                 "deterministic_algorithms": torch.are_deterministic_algorithms_enabled(),
-                "threads": torch.get_num_threads(),
+                "threads": self.threads,
             },
             "kernels": sorted({stage.kernel for stage in stages if hasattr(stage, "kernel")}),
             "model": self.checkpoint.source.name,

@@ -107,6 +107,11 @@ class StageRecord:
     detection_limit: Mapping[str, float] = field(default_factory=dict)
     reproducer: Reproducer | None = None
 
+    @property
+    def inconclusive(self) -> bool:
+        """Whether too little was seen to judge: an ERROR of the input, not of the candidate."""
+        return self.verdict == "ERROR" and self.reason.startswith("inconclusive")
+
     def to_json(self) -> dict[str, Any]:
         """All fields as data that JSON can hold: numbers that are not finite become their names."""
         return {name: _plain(value) for name, value in asdict(self).items()}
@@ -125,9 +130,12 @@ class Comparison:
 
     @property
     def first(self) -> StageRecord | None:
-        """Where the defect is: the first RED in stage order, forward before backward; else the first ERROR."""
+        """Where the defect is: the first RED in stage order, forward before backward; else the first ERROR.
+
+        What the candidate broke (it raises, a gradient is missing) comes before what is inconclusive.
+        """
         bad = [record for record in self.records if record.verdict == self.verdict != "GREEN"]
-        return min(bad, key=lambda record: record.direction == "backward", default=None)
+        return min(bad, key=lambda record: (record.inconclusive, record.direction == "backward"), default=None)
 
     @property
     def ratio(self) -> float:

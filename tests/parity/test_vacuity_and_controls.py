@@ -269,3 +269,13 @@ def test_records_are_plain_data() -> None:
     assert found["verdict"] == "RED"
     assert found["first"] == {"stage": "input_layernorm", "tensor": "output"}
     assert found["records"][0]["sensitivity"]["eps"] > 100
+
+
+def test_what_the_candidate_broke_is_named_before_what_is_inconclusive() -> None:
+    """A missing gradient says where the defect is; an input that shows too little, anywhere, does not."""
+    stage, vague = linear(), StageRecord("attention", "forward", "output", "ERROR", "inconclusive: moves too little")
+    broken = compare_stage(stage, lambda x: right(stage))  # no backward
+    first = Comparison((vague, *broken.records)).first
+    assert first is not None
+    assert (first.stage, first.direction, first.reason) == (stage.name, "backward", "the candidate has no backward")
+    assert Comparison((vague,)).first == vague

@@ -58,7 +58,7 @@ class _Interpreted(NamedTuple):
     scan: int
 
 
-_LARGE = _Interpreted(rows=128, strip=128, columns=256, logits=1024, flat=16384, scores=256, scan=256)
+_LARGE = _Interpreted(rows=64, strip=128, columns=256, logits=512, flat=16384, scores=128, scan=256)
 _SMALL = _Interpreted(rows=4, strip=8, columns=64, logits=64, flat=64, scores=16, scan=64)
 _interpreted = _LARGE
 

@@ -137,7 +137,7 @@ def _plan(calls: Sequence[Call], operands: Sequence[Any], result: Any, interpret
     if result is not None and (type(result) is not core.tensor or id(final) not in known):
         return None
     values, places, steps = list(operands), {id(x): i for i, x in enumerate(operands)}, []
-    for call in _without_spreading(calls, final):
+    for call in _without_spreading(calls, final, interpreter.TensorHandle):
         for x in call.arguments:
             if _holds(x, interpreter.TensorHandle) and id(x) not in known:
                 return None
@@ -158,7 +158,7 @@ def _holds(x: Any, handle: type) -> bool:
     return isinstance(x, handle) or (isinstance(x, list | tuple) and any(isinstance(y, handle) for y in x))
 
 
-def _without_spreading(calls: Sequence[Call], final: Any) -> list[Call]:
+def _without_spreading(calls: Sequence[Call], final: Any, handle: type) -> list[Call]:
     """The same calls, without copies of operands spread over a block for calls that spread them anyway."""
     narrow: dict[int, Any] = {}
     kept: list[Call] = []
@@ -167,14 +167,14 @@ def _without_spreading(calls: Sequence[Call], final: Any) -> list[Call]:
             x = call.arguments[call.name == "create_splat"]
             narrow[id(call.result)] = narrow.get(id(x), x)
         arguments = tuple(narrow.get(id(x), x) for x in call.arguments)
-        kept.append(call._replace(arguments=arguments) if _spreads(call, arguments) else call)
+        kept.append(call._replace(arguments=arguments) if _spreads(call, arguments, handle) else call)
     used = {id(x) for call in kept for x in call.arguments} | {id(final)}
     return [call for call in kept if call.name not in _SPREAD or id(call.result) in used]
 
 
-def _spreads(call: Call, arguments: Sequence[Any]) -> bool:
+def _spreads(call: Call, arguments: Sequence[Any], handle: type) -> bool:
     """Whether ``call`` gives a result of the same shape when it is given ``arguments``."""
-    shapes = [x.data.shape for x in arguments if hasattr(x, "data")]
+    shapes = [x.data.shape for x in arguments if isinstance(x, handle)]
     return call.name.startswith(_ELEMENTWISE) and (
         call.result is None or np.broadcast_shapes(*shapes) == call.result.data.shape
     )
