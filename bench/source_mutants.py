@@ -49,13 +49,15 @@ Key = tuple[str, str, str, str]
 
 def equivalents(device: str, known: Iterable[Mutant]) -> dict[Key, str]:
     """Why mutants that are listed compute the same on ``device``. Exits where one is listed that is not ``known``."""
-    reasons, keys = {}, {key_of(mutant) for mutant in known}
+    reasons: dict[Key, str] = {}
+    keys = {key_of(mutant) for mutant in known}
     for entry in yaml.safe_load(EQUIVALENT.read_text("utf-8")):
-        for key in map(tuple, entry["mutants"]):
-            if key not in keys:
-                sys.exit(f"{EQUIVALENT.name}: no such mutant, look again: {' | '.join(key)}")
+        for listed in entry["mutants"]:
+            found = [key for key in keys if key[: len(listed)] == tuple(listed)]
+            if not found:
+                sys.exit(f"{EQUIVALENT.name}: no such mutant, look again: {' | '.join(listed)}")
             if entry.get("device", device) == device:
-                reasons[key] = entry["reason"]
+                reasons |= dict.fromkeys(found, entry["reason"])
     return reasons
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("mutmut", reason="source mutants are mutmut's: pip install 'aprender[dev]'")
 
@@ -202,3 +203,18 @@ def test_what_is_listed_as_equivalent_exists_and_is_told_by_device(
     assert equivalents("cuda", known) == {}
     with pytest.raises(SystemExit, match="no such mutant"):
         equivalents("cpu", [mutant_of("a.py", 1)])
+    listed.write_text("- {reason: not read, mutants: [[a.py, f, '0']]}\n", "utf-8")
+    twin = known[0]._replace(after="2")
+    assert equivalents("cpu", [*known, twin, mutant_of("a.py", 1)]) == {
+        ("a.py", "f", "0", "1"): "not read",
+        ("a.py", "f", "0", "2"): "not read",
+    }
+
+
+def test_the_committed_list_is_of_lines_that_there_are() -> None:
+    """That there are such mutants of them the bench checks, before it runs any."""
+    for entry in yaml.safe_load(source_mutants.EQUIVALENT.read_text("utf-8")):
+        assert entry["reason"]
+        for module, _, before, *_ in entry["mutants"]:
+            lines = (ROOT / PATH / module).read_text("utf-8").splitlines()
+            assert before in " ".join(line.strip() for line in lines)
