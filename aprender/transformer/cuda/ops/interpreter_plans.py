@@ -155,11 +155,11 @@ def _plan(calls: Sequence[Call], operands: Sequence[Any], result: Any, interpret
     return Plan(rest, tuple(steps), places[id(final)], dict(vars(result))) if id(final) in places else None
 
 
-def _holds(x: Any, handle: type) -> bool:
+def _holds(x: Any, handle: type[Any]) -> bool:
     return isinstance(x, handle) or (isinstance(x, list | tuple) and any(isinstance(y, handle) for y in x))
 
 
-def _without_spreading(calls: Sequence[Call], final: Any, handle: type) -> list[Call]:
+def _without_spreading(calls: Sequence[Call], final: Any, handle: type[Any]) -> list[Call]:
     """The same calls, without copies of operands spread over a block for calls that spread them anyway."""
     narrow: dict[int, Any] = {}
     kept: list[Call] = []
@@ -173,7 +173,7 @@ def _without_spreading(calls: Sequence[Call], final: Any, handle: type) -> list[
     return [call for call in kept if call.name not in _SPREAD or id(call.result) in used]
 
 
-def _spreads(call: Call, arguments: Sequence[Any], handle: type) -> bool:
+def _spreads(call: Call, arguments: Sequence[Any], handle: type[Any]) -> bool:
     """Whether ``call`` gives a result of the same shape when it is given ``arguments``."""
     shapes = [x.data.shape for x in arguments if isinstance(x, handle)]
     return call.name.startswith(_ELEMENTWISE) and (
