@@ -93,7 +93,6 @@ class Compiler:
 
     def _reference(self, name: str) -> Check:
         """A check that is compiled when it is first needed: an old contract never compiles version 2."""
-
         target: Check | None = None
 
         def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
