@@ -18,7 +18,7 @@ from aprender.transformer.oracle import Batch
 from falsifiers.cuda_composition_defects import DEFECTS
 from falsifiers.cuda_model_system import CONFIGS, MODELS, ModelsUnderContract, document, read
 from falsifiers.digests import digest_of
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 TAIL = Batch.packed([[document(14, 3)]])
 TEXT = Batch.packed([[document(11, 5), document(12, 4)], [document(13, 7)]])

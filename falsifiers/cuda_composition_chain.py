@@ -22,7 +22,7 @@ from falsifiers.cuda_model_plans import ReferenceStages
 from falsifiers.cuda_model_reference import LARGEST
 from falsifiers.cuda_model_system import MODELS, ModelsUnderContract
 from falsifiers.digests import digest_of
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 
 @probe(

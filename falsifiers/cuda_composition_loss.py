@@ -15,7 +15,7 @@ from falsifiers.cuda_composition_defects import DEFECTS
 from falsifiers.cuda_model_reference import Envelope, Reference, mean_ratio
 from falsifiers.cuda_model_system import MODELS, ModelsUnderContract
 from falsifiers.digests import digest_of
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 
 @probe(

@@ -17,7 +17,7 @@ from falsifiers.cuda_decode_passes import cache_differing, cached, fill
 from falsifiers.cuda_model_reference import largest_ratio
 from falsifiers.cuda_model_system import MODELS, ModelsUnderContract, document, read
 from falsifiers.digests import digest_of
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 NAME = "untied"  # the model with groups of two query heads, QK-norm, and a window in its second layer
 CACHED = ("k_rope", "v_proj", "attention")  # what makes keys and values, and what reads them

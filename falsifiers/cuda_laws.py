@@ -17,7 +17,7 @@ from falsifiers import (
     cuda_laws_stages,
 )
 from falsifiers.cuda_laws_system import STAGES, Checked, Laws, LawsUnderContract
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 LARGEST = 1e12  # stands for all that is larger
 FORWARD = Laws([*cuda_laws_attention.LAWS, *cuda_laws_stages.LAWS])

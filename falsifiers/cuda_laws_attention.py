@@ -15,18 +15,11 @@ from torch import Tensor
 
 from aprender.parity.attention_laws import head_isolation, one_hot_values, running_mean
 from aprender.parity.laws import LawRecord, compared
-from aprender.transformer.cuda.ops.blocks import attention_tile
-from falsifiers.cuda_laws_system import WINDOW, C, G, H, Laws
+from falsifiers.cuda_laws_system import WINDOW, C, G, H, Laws, tile_of
 from falsifiers.cuda_operator_cases import Draw
 
 LAWS = Laws()
 SCALE = C**-0.5
-
-
-def tile_of(d: Draw) -> int:
-    """Positions that queries or keys may be moved by without meeting other neighbours in their tile."""
-    tile = attention_tile(C, d.dtype, d.device)
-    return max(tile.queries, tile.keys)
 
 
 def heads(d: Draw, T: int, B: int = 1) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,6 +104,28 @@ def window(d: Draw, attention: Any) -> LawRecord:
     """The first key of the second document, and one in the middle of it."""
     T = tile_of(d) + 1
     return traced(attention, narrow(d, T), packed_places(d, T), (6, 8), WINDOW)
+
+
+@LAWS.of("window_differing", "attention_wide", interpreted="float32")
+def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
+    """Of all pairs in two tiles only the one farthest apart is outside the window."""
+    T = 2 * tile_of(d)
+    qkv = narrow(d, T)
+    place = in_order(qkv[0]), torch.zeros(1, T, dtype=torch.int64, device=d.device)
+    return traced(attention, qkv, place, (0, 1), T - 1)
+
+
+@LAWS.of("padding_differing", "attention_wide", interpreted="float32")
+def padding_between_tokens(d: Draw, attention: Any) -> LawRecord:
+    """A place of padding among the keys of one tile, and one among the queries of the next, in a single document."""
+    tile = tile_of(d)
+    T, key, query = 2 * tile, 3, tile + 5
+    qkv = narrow(d, T)
+    document = torch.zeros(1, T, dtype=torch.int64, device=d.device)
+    document[0, key] = document[0, query] = -1
+    place = in_order(qkv[0]), document
+    y = attention(*qkv, place[0], place[0], document, document)[:, [key, query]]
+    return merged([traced(attention, qkv, place, (1, key), T - 1), compared("padding", torch.zeros_like(y), y)])
 
 
 @LAWS.of("documents_differing", "attention_packed", interpreted="float32")

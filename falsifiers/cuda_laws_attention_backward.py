@@ -11,8 +11,8 @@ from torch import Tensor
 
 from aprender.parity.laws import LawRecord, compared
 from aprender.parity.rounding import unit_roundoff
-from falsifiers.cuda_laws_attention import SCALE, heads, in_order, merged, narrow, packed_places, sees, tile_of
-from falsifiers.cuda_laws_system import WINDOW, C, H, Laws
+from falsifiers.cuda_laws_attention import SCALE, heads, in_order, merged, narrow, packed_places, sees
+from falsifiers.cuda_laws_system import WINDOW, C, H, Laws, tile_of
 from falsifiers.cuda_operator_cases import Draw
 
 LAWS = Laws()
@@ -66,19 +66,19 @@ def causality(d: Draw, attention: Any) -> LawRecord:
 
 @LAWS.of("causality_differing", "attention", interpreted="float32")
 def invisible_keys_do_not_count(d: Draw, attention: Any) -> LawRecord:
-    """Whatever stands in later keys, gradients of a d_output up to a query stay, bit for bit."""
+    """Whatever stands in later keys, NaN too, gradients of a d_output up to a query stay, bit for bit."""
     q, k, v = narrow(d, tile_of(d) + 1)
     at, d_output = in_order(q), d.normal(*q.shape)
     t = q.shape[1] - 4
     d_output[:, t + 1 :] = 0
     found = []
-    for large in (False, True):
+    for later in (None, 3e4, math.nan):
         k, v = k.clone(), v.clone()
-        if large:
-            k[:, t + 1 :] = v[:, t + 1 :] = 3e4
+        if later is not None:
+            k[:, t + 1 :] = v[:, t + 1 :] = later
         d_inputs = gradients(attention, (q, k, v, at, at), d_output)[0]
         found.append(torch.cat([x[:, : t + 1].flatten() for x in d_inputs]))
-    return compared("invisible keys", found[0], found[1])
+    return merged([compared("invisible keys", found[0], other) for other in found[1:]])
 
 
 @LAWS.of("heads_differing", "attention_grouped", interpreted="float32")
@@ -97,11 +97,38 @@ def window(d: Draw, attention: Any) -> LawRecord:
     return at_one_query(attention, narrow(d, T), packed_places(d, T), T - 4, 1, WINDOW)
 
 
+@LAWS.of("window_differing", "attention_wide", interpreted="float32")
+def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
+    """The last query of two tiles sees all keys but the first."""
+    T = 2 * tile_of(d)
+    qkv = narrow(d, T)
+    place = in_order(qkv[0]), torch.zeros(1, T, dtype=torch.int64, device=d.device)
+    return at_one_query(attention, qkv, place, T - 1, 1, T - 1)
+
+
 @LAWS.of("documents_differing", "attention_packed", interpreted="float32")
 def documents(d: Draw, attention: Any) -> LawRecord:
     """The first but one query of the second document."""
     T = tile_of(d) + 1
     return at_one_query(attention, narrow(d, T), packed_places(d, T), 7, 1, WINDOW)
+
+
+@LAWS.of("documents_differing", "attention_packed", interpreted="float32")
+def other_documents_do_not_count(d: Draw, attention: Any) -> LawRecord:
+    """One of two documents that share their tiles is NaN in all inputs and in d_output: the other's gradients stay."""
+    T = tile_of(d) + 1
+    qkv = narrow(d, T)
+    place, d_output = packed_places(d, T), d.normal(*qkv[0].shape)
+    places = (place[0], place[0], place[1], place[1])
+    right, records = gradients(attention, (*qkv, *places), d_output)[0], []
+    for document in (0, 1):
+        wild = (place[1] == document)[..., None, None]
+        spoiled = [x.masked_fill(wild, math.nan) for x in (*qkv, d_output)]
+        found = gradients(attention, (*spoiled[:3], *places), spoiled[3])[0]
+        other = (place[1] == 1 - document)[0]
+        ours, theirs = (torch.cat([x[:, other].flatten() for x in xs]) for xs in (right, found))
+        records.append(compared("other documents", ours, theirs))
+    return merged(records)
 
 
 @LAWS.of("padding_differing", "attention_padded", interpreted="float32")

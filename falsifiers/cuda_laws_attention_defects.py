@@ -19,6 +19,7 @@ from falsifiers.cuda_operator_system import ReplaceableStages
 DEFECTS = Defects()
 WHOLE, GROUPED, SOFTMAX = ("attention",), ("attention_grouped",), ("attention_softmax",)
 WINDOW, PADDED, PACKED = ("attention_window",), ("attention_padded",), ("attention_packed",)
+WIDE = ("attention_wide",)
 SELF = ("attention_self",)
 
 
@@ -106,6 +107,24 @@ def window_one_too_narrow(system: ReplaceableStages) -> Planting:
 def window_ignored(system: ReplaceableStages) -> Planting:
     """Full attention."""
     return computing(system, WINDOW, with_window(lambda window: None))
+
+
+@DEFECTS.plant("window_one_too_wide_in_whole_tiles")
+def window_one_too_wide_in_whole_tiles(system: ReplaceableStages) -> Planting:
+    """A tile counts as seen by all queries, and goes without a mask, where one pair of it is just out of the window."""
+    return computing(system, WIDE, with_window(lambda window: window + 1))
+
+
+@DEFECTS.plant("padding_attended_in_whole_tiles")
+def padding_attended_in_whole_tiles(system: ReplaceableStages) -> Planting:
+    """A tile that begins and ends in one document goes without a mask, whatever stands between."""
+    return fed(system, WIDE, documents_as(lambda q, k: (q, k.clamp(min=0))))
+
+
+@DEFECTS.plant("padding_queries_of_whole_tiles_compute")
+def padding_queries_of_whole_tiles_compute(system: ReplaceableStages) -> Planting:
+    """A tile of queries that begins and ends in one document takes its padding along."""
+    return fed(system, WIDE, documents_as(lambda q, k: (q.clamp(min=0), k)))
 
 
 @DEFECTS.plant("documents_leak")
@@ -214,7 +233,7 @@ def backward_window_one_too_wide(system: ReplaceableStages) -> Planting:
     def changed(right: Any, inputs: Any, d_output: Tensor, d_inputs: Any, parameters: Any) -> Any:
         return gradients_of(replace(right, window=right.window + 1), inputs, d_output)
 
-    return differentiating(system, WINDOW, changed)
+    return differentiating(system, WINDOW + WIDE, changed)
 
 
 def _gradients(system: ReplaceableStages, names: tuple[str, ...], change: Callable[..., Any]) -> Planting:
@@ -275,3 +294,13 @@ def backward_mask_adds_a_large_number(system: ReplaceableStages) -> Planting:
         return right.scale * torch.einsum("bhts,bshc->bthc", ds, k), d_k, d_v
 
     return _gradients(system, WHOLE, change)
+
+
+@DEFECTS.plant("backward_multiplies_zero_by_nan")
+def backward_multiplies_zero_by_nan(system: ReplaceableStages) -> Planting:
+    """Products run over whole tiles: a weight of 0 times a NaN that nobody sees is NaN."""
+
+    def change(right: Any, inputs: Any, dy: Tensor, d_q: Tensor, d_k: Tensor, d_v: Tensor) -> Any:
+        return d_q + 0 * inputs[1].sum((1, 2), keepdim=True), d_k, d_v
+
+    return _gradients(system, (*WHOLE, *PACKED), change)

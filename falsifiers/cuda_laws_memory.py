@@ -12,10 +12,10 @@ from torch import Tensor
 from aprender.errors import AprenderError
 from aprender.parity.laws import LawRecord, compared
 from aprender.transformer.cuda import ops
-from falsifiers.cuda_laws_attention import merged, narrow, packed_places, tile_of
+from falsifiers.cuda_laws_attention import merged, narrow, packed_places
 from falsifiers.cuda_laws_attention_backward import cotangent
 from falsifiers.cuda_laws_stages import inputs_of
-from falsifiers.cuda_laws_system import Laws, parameter
+from falsifiers.cuda_laws_system import Laws, parameter, tile_of
 from falsifiers.cuda_operator_cases import Draw
 from falsifiers.cuda_operator_system import tensors_of
 

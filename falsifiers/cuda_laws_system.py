@@ -20,6 +20,7 @@ from aprender.parity.laws import LawRecord
 from aprender.transformer.config import RopeScaling, TransformerConfig
 from aprender.transformer.cuda import ops
 from aprender.transformer.cuda.ops import adamw, memory
+from aprender.transformer.cuda.ops.blocks import attention_tile, small_tiles
 from aprender.transformer.cuda.ops.runtime import triton_kernel
 from aprender.transformer.cuda.rope_tables import rope_tables
 from aprender.transformer.oracle import rope
@@ -97,6 +98,13 @@ def configured(scaling: RopeScaling | None) -> TransformerConfig:
     )
 
 
+@small_tiles()
+def tile_of(d: Draw) -> int:
+    """Positions that queries or keys may be moved by without meeting other neighbours in their tile, in the laws."""
+    tile = attention_tile(C, d.dtype, d.device)
+    return max(tile.queries, tile.keys)
+
+
 def stages_of(d: Draw) -> dict[str, Any]:
     """Every stage by its name. The two norms and the residual addition share a gain, so that one is the others."""
     gain, head = d.gain(D), d.normal(V, D, sd=0.4)
@@ -118,6 +126,7 @@ def stages_of(d: Draw) -> dict[str, Any]:
         "attention_grouped": ops.Attention(scale),
         "attention_softmax": ops.Attention(scale),
         "attention_window": ops.Attention(scale, WINDOW),
+        "attention_wide": ops.Attention(scale, 2 * tile_of(d) - 1),  # wider than a tile: some tiles need no mask
         "attention_padded": ops.Attention(scale, WINDOW),
         "attention_packed": ops.Attention(scale, WINDOW),
         "attention_self": ops.Attention(scale, 1),

@@ -15,7 +15,7 @@ from falsifiers.cuda_operator_system import (
     OperatorsUnderContract,
     operator_kinds,
 )
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 # Residual additions are exact, and so is the embedding's forward: their elements are compared bit by bit.
 RATIOS = {

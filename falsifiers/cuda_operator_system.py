@@ -15,10 +15,12 @@ from torch import Tensor
 
 from aprender.errors import AprenderError
 from aprender.falsify.probe import Options, RequirementNotMet
+from aprender.faults import DeviceFault
 from aprender.parity.compare import Kept, compare_stage
 from aprender.parity.controls import Limit, least_visible
 from aprender.parity.record import StageRecord
 from aprender.transformer.cuda import ops
+from aprender.transformer.cuda.ops.runtime import check_device
 from falsifiers.cuda_operator_cases import SEED, Case, cases
 from falsifiers.digests import digest_of
 
@@ -148,6 +150,9 @@ class OperatorsUnderContract(ReplaceableStages):
         watched, forward = Watched(stage), direction == "forward"
         reference = self.cases[key].reference
         found = compare_stage(reference, watched, forward=forward, backward=not forward, kept=self._kept[key])
+        for record in found.records:
+            if record.fault:  # of the machine: no operator was wrong
+                raise DeviceFault(f"{key[1]} in {key[0]}, {direction}: {record.reason}")
         return Outcome(found.records, digest_of(watched.results))
 
     def facts(self) -> dict[str, Any]:
@@ -186,7 +191,10 @@ OPERATORS = OperatorFactory()
 
 
 def require_kernels(device: str) -> None:
-    """Raise RequirementNotMet where the kernels can't run on ``device``; set the precision that they state."""
+    """Raise RequirementNotMet where the kernels can't run on ``device``, DeviceFault where that is too old a GPU.
+
+    Sets the precision that they state.
+    """
     if find_spec("triton") is None:
         raise RequirementNotMet("triton is not installed; run: pip install 'aprender[torch]'")
     if device == "cuda" and not torch.cuda.is_available():
@@ -196,6 +204,7 @@ def require_kernels(device: str) -> None:
         raise RequirementNotMet(
             "the kernels are compiled for CUDA here: use --device cuda, or set TRITON_INTERPRET=1 for the CPU"
         )
+    check_device(torch.device(device))  # not too old
     ops.use_float32_accumulation()
 
 

@@ -18,7 +18,7 @@ from aprender.transformer.cuda.ops.blocks import small_tiles
 from falsifiers.cuda_operator_system import LARGEST, OPERATORS, OperatorsUnderContract
 from falsifiers.cuda_optimizer_defects import DEFECTS
 from falsifiers.digests import digest_of
-from falsifiers.oracle_system import on_one_thread
+from falsifiers.threads import on_one_thread
 
 LR, BETA1, BETA2, EPS, DECAY, MAX_NORM, STEP = 3e-3, 0.87, 0.96, 1e-8, 0.13, 2.5, 7
 SHAPES = ((67, 45), (131,), (3, 5, 11))  # a matrix, a bias, and an odd one

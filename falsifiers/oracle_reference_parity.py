@@ -16,7 +16,8 @@ from falsifiers.digests import digest_of
 from falsifiers.oracle_cases import Case
 from falsifiers.oracle_defects import DEFECTS
 from falsifiers.oracle_fields import PERTURBATIONS, fields_expected
-from falsifiers.oracle_system import ORACLE, OracleUnderContract, largest, on_one_thread, relative_error
+from falsifiers.oracle_system import ORACLE, OracleUnderContract, largest, relative_error
+from falsifiers.threads import on_one_thread
 
 _LOOKED_AT = {
     "cases_evaluated": "cases",

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
-from functools import wraps
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,13 +20,10 @@ from aprender.falsify.probe import Options, RequirementNotMet
 from aprender.transformer.oracle import Oracle, attention, batch, layer, model, operators, parameters, rope
 from falsifiers.digests import digest_of
 from falsifiers.oracle_cases import CASES, SEED, Case
-from falsifiers.threads import threads
 
 if TYPE_CHECKING:
     from falsifiers.third_party import Reference
 
-P = ParamSpec("P")
-R = TypeVar("R")
 MODULES = (attention, batch, layer, model, operators, parameters, rope)
 
 
@@ -114,17 +110,6 @@ class OracleFactory:
 
 
 ORACLE = OracleFactory()
-
-
-def on_one_thread(function: Callable[P, R]) -> Callable[P, R]:
-    """``function`` with torch on one thread: so small a model is faster so, and sums are in one order on every host."""
-
-    @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
-        with threads(1):
-            return function(*args, **kwargs)
-
-    return run
 
 
 def relative_error(ours: Tensor, theirs: Tensor) -> float:

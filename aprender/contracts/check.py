@@ -64,7 +64,7 @@ def _in_order(findings: list[Finding], content: bytes, document: Document | None
         findings = sorted(findings[:MAX_FINDINGS], key=lambda finding: finding[1:4])
         message = f"there are more than {MAX_FINDINGS:,} findings; mend these first"
         findings.append(findings[-1]._replace(rule="YAML-004", severity="error", message=message))
-    lines = lines_of(document.text if document else content.decode("utf-8", "replace"))
+    lines = lines_of(document.text if document else content.decode("utf-8", "replace"), findings[-1].line)
     return [
         finding._replace(source=lines[finding.line - 1][:1000]) if finding.line <= len(lines) else finding
         for finding in findings

@@ -6,6 +6,7 @@ import os
 import stat
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from typing import NamedTuple
 
 from aprender.contracts.findings import Finding
@@ -54,6 +55,7 @@ def contract_files(paths: Iterable[str | os.PathLike[str]]) -> Found:
     return Found(tuple(files.values()), tuple(passed_over))
 
 
+@lru_cache(10_000)  # asked for several times for each file
 def stem(file: str) -> str:
     """The file's name without folder and suffix: the name that contracts go by."""
     return os.path.splitext(os.path.basename(file))[0]
@@ -71,7 +73,7 @@ def read_content(file: str) -> bytes | Finding:
             status = os.fstat(opened)
             if not stat.S_ISREG(status.st_mode):
                 return Finding(file, 1, 1, "YAML-002", "error", "not a regular file; a contract is one")
-            return _read(opened, min(status.st_size, MAX_BYTES) + 1)
+            return _read(opened, min(status.st_size, MAX_BYTES + 1))
         finally:
             os.close(opened)
     except OSError as error:

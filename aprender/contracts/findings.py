@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
+_NEAR = 0.6  # of two names: twice the characters in matching blocks, over all characters
 _COMPARED = 100  # with more names than these only those are compared that begin alike: few mistype a first letter
 
 Severity = Literal["error", "warning"]
@@ -58,9 +59,20 @@ class Hints:
 
 @lru_cache(1000)  # the same key is wrong in many files
 def _nearest(word: str, valid: tuple[str, ...]) -> str | None:
-    import difflib  # only where something is wrong: start-up is part of the interface
+    """As ``difflib.get_close_matches(word, valid, n=1)``, which looks longer at names that can't be the nearest."""
+    from difflib import SequenceMatcher  # only where something is wrong: start-up is part of the interface
 
     names = {name.lower(): name for name in reversed(valid)}
     word = word.lower()
-    near = [name for name in names if name[:1] == word[:1]] if len(names) > _COMPARED else list(names)
-    return next((names[name] for name in difflib.get_close_matches(word, near, n=1, cutoff=0.6)), None)
+    likeness, nearest = _NEAR, ""
+    matcher = SequenceMatcher(b=word)
+    for name in names:
+        if len(names) > _COMPARED and name[:1] != word[:1]:
+            continue
+        characters = len(name) + len(word)
+        if characters and 2.0 * min(len(name), len(word)) / characters < likeness:
+            continue
+        matcher.set_seq1(name)
+        if matcher.quick_ratio() >= likeness:
+            likeness, nearest = max((likeness, nearest), (matcher.ratio(), name))
+    return names.get(nearest)

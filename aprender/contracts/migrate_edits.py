@@ -16,10 +16,12 @@ from typing import Any, NamedTuple
 import yaml
 from yaml import MappingNode, Node, ScalarNode, SequenceNode
 
+from aprender.contracts.core_schema import plain_scalar
 from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import Position
-from aprender.contracts.reader import plain_scalar, read_text
-from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1, SURROGATES
+from aprender.contracts.reader import read_text
+from aprender.contracts.stand_ins import SURROGATES
+from aprender.contracts.syntax import LINE_BREAKS_OF_YAML_1_1
 
 _PROPERTIES = re.compile(r"(?:[&!]\S*\s+)*")  # anchor and tag: they stand before the scalar and belong to its node
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_.-]*\Z")

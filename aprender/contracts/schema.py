@@ -39,6 +39,7 @@ _CLASSES: dict[str, tuple[type, ...]] = {
     "object": (dict,), "array": (list,), "string": (str,), "boolean": (bool,), "null": (type(None),),
     "number": (int, float), "integer": (int,),
 }  # fmt: skip
+_NO_CLASSES = frozenset[type]()
 
 
 @cache
@@ -83,7 +84,7 @@ class Compiler:
         checks = [
             getattr(self, f"_{keyword.lower()}")(schema)
             for keyword in schema
-            if keyword not in _ANNOTATIONS | _TOGETHER and _known(keyword)
+            if keyword not in _NOT_ALONE and _known(keyword)
         ]
         if schema.keys() & _TOGETHER:
             checks.append(self._object(schema))
@@ -117,7 +118,8 @@ class Compiler:
 
     def _object(self, schema: dict[str, Any]) -> Check:
         properties = schema.get("properties", {})
-        known = {key: (_certainly_right(value), self.compile(value)) for key, value in properties.items()}
+        right = {key: _certainly_right(value) for key, value in properties.items()}
+        known = {key: self.compile(value) for key, value in properties.items()}
         patterns = [(re.compile(key).search, self.compile(v)) for key, v in schema.get("patternProperties", {}).items()]
         additional = schema.get("additionalProperties", True)
         other = None if additional is False else self.compile(additional)
@@ -127,16 +129,14 @@ class Compiler:
                 return
             unknown = False
             for key, entry in value.items():
+                if entry.__class__ in right.get(key, _NO_CLASSES):
+                    continue
                 if (of_key := known.get(key)) is not None:
-                    if entry.__class__ not in of_key[0]:
-                        of_key[1](entry, (*path, key), found)
-                    continue
-                fitting = [of_pattern for matches, of_pattern in patterns if matches(key)]
-                for of_pattern in fitting:
-                    of_pattern(entry, (*path, key), found)
-                if fitting:
-                    continue
-                if other is None:
+                    of_key(entry, (*path, key), found)
+                elif patterns and (fitting := [of_pattern for matches, of_pattern in patterns if matches(key)]):
+                    for of_pattern in fitting:
+                        of_pattern(entry, (*path, key), found)
+                elif other is None:
                     unknown = True
                 else:
                     other(entry, (*path, key), found)
@@ -181,11 +181,13 @@ class Compiler:
         return check
 
     def _required(self, schema: dict[str, Any]) -> Check:
+        required = schema["required"]
+
         def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
             if value.__class__ is dict:
-                found.extend(
-                    Violation((*path, key), "required", value, schema) for key in schema["required"] if key not in value
-                )
+                for key in required:
+                    if key not in value:
+                        found.append(Violation((*path, key), "required", value, schema))  # noqa: PERF401 - it is rare
 
         return check
 
@@ -223,6 +225,7 @@ class Compiler:
 
 
 _TOGETHER = frozenset(("properties", "patternProperties", "additionalProperties", "then", "else"))
+_NOT_ALONE = _ANNOTATIONS | _TOGETHER
 _KNOWN = frozenset(
     (
         "if",

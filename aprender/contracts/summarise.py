@@ -15,14 +15,14 @@ def summary_of(document: Document) -> Summary:
     """What the rest of the set may ask of ``document``, which holds no value of the wrong shape."""
     if not isinstance(document.data, dict):
         return Summary(document.file, False, 0, 0, None, [], [], [], [])
-    tests = list(items(document, "falsification_tests"))
+    tests = items(document, "falsification_tests")
     return Summary(
         document.file,
         is_version_2(document.data),
         len(tests),
-        sum(1 for _, item in tests for _ in entries(item, "expect")),
-        next(named(document, ("metadata",), metadata_of(document), "id"), None),
-        [found for path, item in tests for found in named(document, path, item, "id")],
+        sum(1 for _, item in tests if "expect" in item for _ in entries(item, "expect")),
+        named(document, ("metadata",), metadata_of(document), "id"),
+        [found for path, item in tests if (found := named(document, path, item, "id"))],
         [name for _, name, _ in equations(document)],
         [found for _, found in dependencies(document)],
         [*_takes(document)],

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 from aprender.contracts.findings import Finding
 
-# Two escapes for one character, as JSON has them: \ud83d\ude00. An escaped backslash before them makes them text.
-SURROGATES = re.compile(r"(?<!\\)((?:\\\\)*)(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})")
 LINE_BREAKS_OF_YAML_1_1 = "\x85\u2028\u2029"
 
 # libyaml's words for a problem, and ours; {character} is what stands at the place.
@@ -101,7 +98,7 @@ def undecodable(raw: bytes, error: UnicodeDecodeError, file: str) -> Finding:
     """YAML-002 at the first byte that is not UTF-8."""
     if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
         return Finding(file, 1, 1, "YAML-002", "error", "the file is UTF-16; save it as UTF-8")
-    before = raw[: error.start].decode("utf-8", "replace").removeprefix("\ufeff")
+    before = raw[: error.start].decode("utf-8", "replace")
     message = f"byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8"
     return Finding(file, *_place(before, len(before)), "YAML-002", "error", message)
 
@@ -110,9 +107,14 @@ def _finding(file: str, line: int, column: int, message: str) -> Finding:
     return Finding(file, line, column, "YAML-001", "error", f"not valid YAML: {message}")
 
 
-def lines_of(text: str) -> list[str]:
-    """The lines of ``text`` as YAML 1.2 and editors break them, without their line breaks."""
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+def lines_of(text: str, most: int = -1) -> list[str]:
+    """The lines of ``text`` as YAML 1.2 and editors break them, without their line breaks.
+
+    With ``most`` only so many are split off; what is left comes after them.
+    """
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.split("\n", most)
 
 
 def _line(text: str, index: int) -> str:

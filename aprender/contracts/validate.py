@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from aprender.contracts.across_files import check_set
-from aprender.contracts.files import NothingToDo, contract_files, read_content
+from aprender.contracts.files import Found, NothingToDo, contract_files, read_content
 from aprender.contracts.findings import Finding
 from aprender.contracts.plugins import plugins
 from aprender.contracts.summary import Checked, Summary
@@ -59,9 +59,13 @@ def validate(paths: Iterable[str | os.PathLike[str]], *, cached: bool = False) -
             checked = _check_cached(names, found.files)
         else:
             checked = _check(found.files)
+        return _of_set(found, checked)
     finally:
         if collecting:
             gc.enable()
+
+
+def _of_set(found: Found, checked: Sequence[Checked]) -> Validation:
     summaries = [one.summary for one in checked if one.summary is not None]
     findings = [finding for one in checked for finding in one.findings]
     falsifiers, expectations = (sum(getattr(s, name) for s in summaries) for name in ("falsifiers", "expectations"))

@@ -19,6 +19,7 @@ from aprender.falsify.digest import canonical, file_digest
 from aprender.falsify.host import cuda_device_name, host_facts
 from aprender.falsify.probe import Observation, Options, PlantedDefect, Probe, RequirementNotMet, System, SystemFactory
 from aprender.falsify.sources import ProbeFiles, Sources
+from aprender.faults import explained, in_one_line, let_go
 
 # What user code may raise: sys.exit() in a probe must not end the run as if all were well.
 USER_ERRORS = (Exception, SystemExit)
@@ -54,7 +55,10 @@ class Observed:
 
 
 class Observer:
-    """Observes the systems of one ``pv run``: each is opened at most once, and only when the cache can't answer."""
+    """Observes the systems of one ``pv run``: each is opened once, and only when the cache can't answer.
+
+    After a fault of the device all are opened anew: what they held is free for the next falsifier.
+    """
 
     def __init__(self, options: Options) -> None:
         self.options = options
@@ -88,10 +92,14 @@ class Observer:
             with redirect_stdout(sys.stderr):  # standard output is the report's
                 payload = self._observe_live(contract, falsifier, defect_class)
                 canonical({"facts": payload["facts"], "units": payload["units"]})  # evidence must be able to hold it
-        except AprenderError:
-            raise
         except USER_ERRORS as error:
-            raise ProbeFailed(f"the probe's system failed: {what_happened(error, root)}") from error
+            message = f"the probe's system failed: {what_happened(error, root)}"
+            if explained(error):  # whatever comes next starts with free memory, and from fresh systems
+                self._systems.clear()
+                let_go(error)
+            if isinstance(error, AprenderError):
+                raise
+            raise ProbeFailed(message) from error
         if not anew:
             with suppress(AprenderError):  # NaN has no canonical form: the judge will say ERROR, and nothing is kept
                 cache.put(key, payload)
@@ -205,4 +213,4 @@ def what_happened(error: BaseException, root: Path) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename).is_relative_to(root)] or frames[-1:]
     place = f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"
+    return f"{explained(error) or in_one_line(error)}{place}"

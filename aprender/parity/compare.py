@@ -8,6 +8,8 @@ from typing import Any, Literal, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from aprender.errors import AprenderError
+from aprender.faults import explained, in_one_line, let_go
 from aprender.parity import sensitivity
 from aprender.parity.calibration import Calibration, packaged
 from aprender.parity.controls import detection_limit
@@ -70,11 +72,19 @@ def _attempt(
     try:
         return list(compare())
     except Incomparable as error:
-        reason = str(error)
+        reason, fault = str(error), False
     except Exception as error:  # noqa: BLE001 - a candidate may raise anything; the other stages are still compared
-        reason = f"{type(error).__name__}: {error}"
+        reason, fault = failure(error), explained(error) is not None
     tensor = "output" if direction == "forward" else "gradients"
-    return [StageRecord(stage.name, direction, tensor, "ERROR", reason, seed=stage.seed)]
+    return [StageRecord(stage.name, direction, tensor, "ERROR", reason, fault, seed=stage.seed)]
+
+
+def failure(error: Exception) -> str:
+    """What was raised, in one line, for the reason of an ERROR; after a device's fault memory is freed."""
+    fault = explained(error)
+    if fault:
+        let_go(error)
+    return str(error) if isinstance(error, AprenderError) else fault or in_one_line(error)
 
 
 def _forward(
@@ -107,7 +117,10 @@ def _backward(
         raise Incomparable("the candidate has no backward")
 
     def gradients(inputs: Tensors) -> Gradients:
-        _, saved = candidate.forward(*inputs)
+        outputs, saved = candidate.forward(*inputs)
+        shapes, expected = ([tuple(y.shape) for y in ys] for ys in (as_tuple(outputs), d_outputs))
+        if shapes != expected:
+            raise Incomparable(f"forward() returns shapes {shapes}, the reference {expected}: there is nothing to feed")
         d_inputs, d_parameters = candidate.backward(saved, d_outputs[0] if len(d_outputs) == 1 else d_outputs)
         return Gradients(_placed(stage, d_inputs), d_parameters)
 

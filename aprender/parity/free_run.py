@@ -11,7 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
+from aprender.errors import AprenderError
 from aprender.parity.calls import tensors_of
+from aprender.parity.compare import failure
 from aprender.parity.generation import GenerationRecord, compare_generation
 from aprender.parity.modes import InFloat64
 from aprender.parity.modules import ModuleComparison
@@ -21,11 +23,15 @@ from aprender.parity.wiring import Call, Fault, Recorder, check, digest, edges_o
 
 @dataclass(frozen=True, slots=True)
 class FreeRun:
-    """``faults`` of wiring; ``generation`` judges the logits, None where the output is not [rows, positions, many]."""
+    """``faults`` of wiring; ``generation`` judges the logits, None where the output is not [rows, positions, many].
+
+    ``reason`` says why nothing can be compared.
+    """
 
     edges: int
     faults: tuple[Fault, ...]
     generation: GenerationRecord | None
+    reason: str = ""
 
     @property
     def verdict(self) -> Verdict:
@@ -35,12 +41,15 @@ class FreeRun:
         """
         if self.faults or (self.generation is not None and self.generation.verdict == "RED"):
             return "RED"
+        if self.reason:
+            return "ERROR"
         return "GREEN" if self.generation is None or self.generation.compared else "ERROR"
 
     def to_json(self) -> dict[str, Any]:
         """All of it as plain data."""
         return {
             "verdict": self.verdict,
+            "reason": self.reason,
             "edges": self.edges,
             "faults": [fault.message for fault in self.faults],
             "generation": self.generation and self.generation.to_json(),
@@ -55,13 +64,17 @@ def free_run(comparison: ModuleComparison, *inputs: Tensor) -> FreeRun:
     """
     names = [name for name in comparison.pairs if not any(other.startswith(f"{name}.") for other in comparison.pairs)]
     given = tuple(x.to(comparison.options.dtype) if x.is_floating_point() else x for x in inputs)
-    with torch.no_grad():
-        with _recorded(comparison.plain, {name: name for name in names}) as reference:
-            plain = tensors_of(comparison.plain(*given))[0]
-        with _recorded(comparison.candidate, {comparison.pairs[name]: name for name in names}) as candidate:
-            found = tensors_of(comparison.candidate(*given))[0]
-        with InFloat64():
-            oracle = tensors_of(comparison.oracle(*(x.double() if x.is_floating_point() else x for x in given)))[0]
+    theirs = {comparison.pairs[name]: name for name in names}
+    try:
+        with torch.no_grad():
+            plain, reference = _ran("reference", comparison.plain, {name: name for name in names}, given)
+            found, candidate = _ran("candidate", comparison.candidate, theirs, given)
+            with InFloat64():
+                oracle, _ = _ran("reference in float64", comparison.oracle, {}, _doubles(given))
+    except AprenderError as error:
+        return FreeRun(0, (), None, str(error))
+    if not bool(torch.isfinite(plain).all()):  # all NaN looks alike: an edge would be seen where there is none
+        return FreeRun(0, (), None, "the reference's own output is not finite")
     faults = [fault for fault in check(reference, candidate) if fault.edge is not None]
     generation = None
     if oracle.ndim == 3 and oracle.shape[-1] > 1:
@@ -69,6 +82,27 @@ def free_run(comparison: ModuleComparison, *inputs: Tensor) -> FreeRun:
         z, y, candidate_TV = flat
         generation = compare_generation(z, [y], candidate_TV)
     return FreeRun(len(edges_of(reference)), tuple(faults), generation)
+
+
+def _doubles(given: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(x.double() if x.is_floating_point() else x for x in given)
+
+
+def _ran(
+    whose: str, module: nn.Module, names: Mapping[str, str], given: tuple[Tensor, ...]
+) -> tuple[Tensor, list[Call]]:
+    """The first tensor that a module returns, and the calls of its submodules ``names``.
+
+    Raises AprenderError where it raises anything, or returns no tensor.
+    """
+    try:
+        with _recorded(module, names) as calls:
+            outputs = tensors_of(module(*given))
+    except Exception as error:
+        raise AprenderError(f"the {whose} failed: {failure(error)}") from error
+    if not outputs:
+        raise AprenderError(f"the {whose} returned no tensor")
+    return outputs[0], calls
 
 
 @contextmanager

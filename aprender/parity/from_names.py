@@ -15,6 +15,7 @@ import yaml
 from torch import Tensor, nn
 
 from aprender.errors import AprenderError
+from aprender.parity.compare import failure
 from aprender.parity.free_run import FreeRun, free_run
 from aprender.parity.modules import ModuleComparison, Options
 from aprender.parity.names import nearest
@@ -63,7 +64,10 @@ def random_inputs(module: nn.Module, rows: int, positions: int, seed: int) -> tu
     generator = torch.Generator().manual_seed(seed)
     make = getattr(module, "parity_inputs", None)
     if make is not None:
-        return tuple(make(rows, positions, generator))
+        try:
+            return tuple(make(rows, positions, generator))
+        except Exception as error:
+            raise AprenderError(f"the reference's parity_inputs failed: {failure(error)}") from error
     embedding = next((m for m in module.modules() if isinstance(m, nn.Embedding)), None)
     if embedding is None:
         raise AprenderError(
@@ -95,14 +99,14 @@ def _built(name: str) -> nn.Module:
     try:
         module = importlib.import_module(place)
     except Exception as error:
-        raise AprenderError(f"'{place}' can't be imported: {type(error).__name__}: {error}") from error
+        raise AprenderError(f"'{place}' can't be imported: {failure(error)}") from error
     build = getattr(module, function, None)
     if build is None:
         raise AprenderError(f"'{place}' has no '{function}'{nearest(function, vars(module))}")
     try:
         built = build()
     except Exception as error:
-        raise AprenderError(f"{name}() raised {type(error).__name__}: {error}") from error
+        raise AprenderError(f"{name}() failed: {failure(error)}") from error
     if not isinstance(built, nn.Module):
         raise AprenderError(f"{name}() returned {type(built).__name__}, not a torch.nn.Module")
     return built

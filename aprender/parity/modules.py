@@ -18,9 +18,10 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from aprender.errors import AprenderError
+from aprender.faults import located_at
 from aprender.parity.calibration import Calibration
 from aprender.parity.calls import Call, bound, tensors_of
-from aprender.parity.compare import compare_stage
+from aprender.parity.compare import compare_stage, failure
 from aprender.parity.exact import equal_bits
 from aprender.parity.modes import InFloat64, TermByTerm
 from aprender.parity.record import Comparison, StageRecord
@@ -45,6 +46,7 @@ class ModuleComparison:
     Neither module is changed: copies in evaluation mode are compared, parameters rounded to ``options.dtype``.
     """
 
+    @located_at("copying the modules, the reference to float64")
     def __init__(self, reference: nn.Module, candidate: nn.Module, pairs: Mapping[str, str], options: Options) -> None:
         self.pairs, self.options = pairs, options
         self.candidate = in_dtype(candidate, options.dtype)
@@ -65,13 +67,14 @@ class ModuleComparison:
             # requires_grad tells activations from tables; what autograd would keep for a backward is dropped
             with self._mode, torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(_nothing, _nothing):
                 self.oracle(*floats)
+            missed = "the reference did not call it on this input"
+        except Exception as error:  # noqa: BLE001 - somebody's module; what was compared so far is kept
+            missed = f"the reference, in float64, ended before it: {failure(error)}"
         finally:
             for hook in hooks:
                 hook.remove()
         seen = {record.stage for record in self._records}
-        for name in self.pairs:
-            if name not in seen:
-                self._records.append(self._error(name, "the reference did not call it on this input"))
+        self._records += [self._error(name, missed) for name in self.pairs if name not in seen]
         return Comparison(tuple(self._records))
 
     def _hook(self, name: str) -> Callable[..., None]:
@@ -89,7 +92,7 @@ class ModuleComparison:
         try:
             stage, candidate = self.stage(name, call)
         except Exception as error:  # noqa: BLE001 - somebody's module; the others are still compared
-            return [self._error(name, f"{type(error).__name__}: {error}")]
+            return [self._error(name, failure(error))]
         records = compare_stage(
             stage,
             candidate,
@@ -106,8 +109,10 @@ class ModuleComparison:
         ours, theirs = self.plain.get_submodule(name), dict(partner.named_parameters())
         names = self._parameter_names(name, theirs)
         parameters = {own: p.detach() for own, p in ours.named_parameters() if own in names}
-        expected = _outputs(ours, {}, call, call.inputs)
-        found = _outputs(partner, {}, call, call.inputs)
+        for whose, held in (("reference", parameters), ("candidate", {own: theirs[names[own]] for own in parameters})):
+            _check_finite(whose, held)
+        expected = _tried("reference", ours, call)
+        found = _tried("candidate", partner, call)
         count = 1 if len(found) == 1 else len(expected)  # a reference may return more (attention weights) than is asked
         dtypes = [y.dtype for y in expected[:count]]
         stage = ReferenceStage(
@@ -188,6 +193,26 @@ def _outputs(module: nn.Module, parameters: Parameters, call: Call, inputs: Tens
     args, kwargs = bound(module, *call.rebuilt(inputs))
     tensors = {name: p for name, p in parameters.items() if isinstance(p, Tensor)}
     return tensors_of(functional_call(module, tensors, args, kwargs))
+
+
+def _tried(whose: str, module: nn.Module, call: Call) -> Tensors:
+    """What the module returns. Raises AprenderError, with the shapes that it was given, where it raises anything."""
+    try:
+        return _outputs(module, {}, call, call.inputs)
+    except Exception as error:
+        shapes = ", ".join(str(tuple(x.shape)) for x in call.inputs)
+        raise AprenderError(f"the {whose} fails on what the reference was given, {shapes}: {failure(error)}") from error
+
+
+def _check_finite(whose: str, parameters: Mapping[str, Tensor]) -> None:
+    for name, x in parameters.items():
+        wrong = torch.isfinite(x).logical_not().nonzero()
+        if len(wrong):
+            first = wrong[0].tolist()
+            raise AprenderError(
+                f"{name} of the {whose} has {len(wrong)} of {x.numel()} values that are not finite, the first is "
+                f"{x[tuple(first)].item()} at {first}: load the weights anew, or correct what made them"
+            )
 
 
 def _check_stateless(stage: ReferenceStage) -> None:

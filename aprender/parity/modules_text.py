@@ -9,6 +9,8 @@ from aprender.parity.table import comparison_text, number
 def modules_text(report: ModulesReport) -> str:
     """The table of all stages, the first that is wrong, and the free run."""
     free, lines = report.free, [comparison_text(report.comparison)]
+    if free.reason:
+        return "\n".join([*lines, f"Running freely: nothing compared: {free.reason}."])
     lines.append(f"Running freely: {free.edges} connections between operators, {len(free.faults)} broken.")
     lines += [f"  {fault.message}" for fault in free.faults[:8]]
     found = free.generation

@@ -80,7 +80,8 @@ class Reproducer:
 class StageRecord:
     """One tensor of one stage. ``tensor`` is ``output``, ``d_input 0`` or ``d_parameter weight``.
 
-    ``reason`` says why the verdict is ERROR. ``sensitivity`` is, by parameter, the ratio that the oracle itself would
+    ``reason`` says why the verdict is ERROR; ``fault``: because the device, its driver or a compiler of kernels failed,
+    which says nothing of the candidate. ``sensitivity`` is, by parameter, the ratio that the oracle itself would
     get with that parameter 10% off; ``detection_limit`` the smallest error of one element that is RED, in root mean
     squares of the oracle's tensor, by place.
     """
@@ -90,6 +91,7 @@ class StageRecord:
     tensor: str
     verdict: Verdict
     reason: str = ""
+    fault: bool = False
     dtype: str = ""
     shape: tuple[int, ...] = ()
     elements: int = 0

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from aprender.contracts.core_schema import plain_scalar
 from aprender.contracts.findings import Position
-from aprender.contracts.reader import plain_scalar, read_bytes, read_text
+from aprender.contracts.reader import read_bytes, read_text
 
 
 def problem(text: str) -> str:
@@ -137,11 +138,14 @@ def test_what_stands_before_a_syntax_error_is_read() -> None:
     assert document.open_block == "b"
 
 
-def test_bytes_that_are_not_utf_8_are_placed() -> None:
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"], ids=["plain", "byte order mark"])
+def test_bytes_that_are_not_utf_8_are_placed(mark: bytes) -> None:
     """A Latin-1 file is refused with the line of the first wrong byte."""
-    (finding,) = read_bytes(b"a: 1\nb: caf\xe9\n", "latin.yaml")[1]
+    document, (finding,) = read_bytes(mark + b"a: 1\nb: caf\xe9\n", "latin.yaml")
     assert (finding.line, finding.column, finding.rule) == (2, 7, "YAML-002")
-    assert "UTF-8" in finding.message
+    assert finding.message == "byte 0xe9 is not UTF-8; save the file as UTF-8"
+    assert document is not None
+    assert document.text.startswith("a: 1")
 
 
 @given(st.text(max_size=200))

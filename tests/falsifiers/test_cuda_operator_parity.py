@@ -19,9 +19,12 @@ from aprender.errors import AprenderError
 from aprender.falsify.judge import Judgement, judge
 from aprender.falsify.probe import Observation, Options, Probe
 from aprender.falsify.verdict import Verdict
+from aprender.faults import DeviceFault
+from aprender.transformer.cuda.ops.runtime import launch
 from falsifiers.cuda_operator_planting import WrongForward
 from falsifiers.cuda_operator_system import OPERATORS, OperatorsUnderContract, operator_kinds
 from falsifiers.cuda_optimizer_parity import ROUNDINGS
+from tests.broken_kernels import unlike_shapes
 
 ROOT = Path(__file__).parents[2]
 (CONTRACT,) = load([ROOT / "contracts/cuda-operator-parity-v1.yaml"]).contracts
@@ -129,6 +132,31 @@ def test_the_detection_limit_is_that_of_one_element(clean: Clean) -> None:
 
     with clean.system.replaced({key: WrongForward(clean.system.stages[key], off)}):
         assert judged("001", observe("001", clean.system)).verdict is Verdict.RED
+
+
+def _hungry(right: Any, *inputs: Tensor) -> Tensor:
+    return torch.empty(2**50, dtype=torch.uint8)
+
+
+def _broken(right: Any, *inputs: Tensor) -> Tensor:
+    launch(unlike_shapes, (1,), inputs[0])
+    return inputs[0]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (_hungry, "swiglu in float32, forward: out of memory (1125899906842624 bytes were asked for)"),
+        (_broken, "swiglu in float32, forward: launching triton-interpreter:unlike_shapes: the kernel fails in"),
+    ],
+)
+def test_a_machine_that_fails_is_no_wrong_operator(wrong: Any, said: str, clean: Clean) -> None:
+    """Neither RED nor a tensor that could not be compared: the probe says what to do, and the run calls it ERROR."""
+    key = "float32", "swiglu"
+    planted = clean.system.replaced({key: WrongForward(clean.system.stages[key], wrong)})
+    with planted, pytest.raises(DeviceFault) as caught:
+        observe("001", clean.system)
+    assert str(caught.value).startswith(said)
 
 
 def test_the_optimizers_limit_is_in_the_roundings_that_the_contract_allows() -> None:

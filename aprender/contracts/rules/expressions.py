@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import Rule, entries, items
-from aprender.contracts.schema_check import is_version_2
 
 if TYPE_CHECKING:
     from aprender.contracts.expression import Comparison, ExpressionError
@@ -23,8 +22,6 @@ MAX_CHARACTERS = (
 
 def _expressions(document: Document) -> Iterator[Finding]:
     """EXPR-001: one comparison. EXPR-002: that can come out either way. EXPR-003: zero measurements pass no guards."""
-    if not is_version_2(document.data):
-        return
     effort: Effort | None = None
     characters = 0
     for path, item in items(document, "falsification_tests"):
@@ -122,4 +119,4 @@ def _guards(document: Document, path: KeyPath, guards: Parsed, complete: bool) -
         yield document.finding((*path, "guards"), "EXPR-003", message, key=True)
 
 
-RULES: tuple[Rule, ...] = (_expressions,)
+OF_VERSION_2: tuple[Rule, ...] = (_expressions,)

@@ -64,18 +64,19 @@ def dependencies(document: Document) -> Iterator[tuple[str, Named]]:
     for key in ("depends_on", "parent_contracts"):
         names = metadata_of(document).get(key)
         for index in range(len(names) if isinstance(names, list) else 0):
-            for found in named(document, ("metadata", key), names, index):
+            if found := named(document, ("metadata", key), names, index):
                 yield key, found
     for path, item in items(document, "proof_obligations"):
-        for found in named(document, path, item, "parent_contract"):
+        if "parent_contract" in item and (found := named(document, path, item, "parent_contract")):
             yield "parent_contract", found
 
 
-def named(document: Document, path: KeyPath, holder: Any, step: str | int) -> Iterator[Named]:
+def named(document: Document, path: KeyPath, holder: Any, step: str | int) -> Named | None:
     """The name that stands in ``holder``, the value at ``path``, if one does."""
     name = holder.get(step) if isinstance(holder, dict) else holder[step]
-    if isinstance(name, str) and name:
-        yield (name, *document.entry_position(holder, (*path, step)))
+    if not isinstance(name, str) or not name:
+        return None
+    return (name, *document.entry_position(holder, (*path, step)))
 
 
 def shapes(document: Document) -> Iterator[tuple[KeyPath, str, dict[str, Any]]]:

@@ -22,8 +22,6 @@ _LONGEST_NAME = 80  # of what may be a misspelt word: longer ones take long to c
 
 def _own_name(document: Document) -> Iterator[Finding]:
     """REF-007: a contract goes by the name of its file; ids of the old dialect are names of another kind."""
-    if not is_version_2(document.data):
-        return
     name = metadata_of(document).get("id")
     if isinstance(name, str) and document.file != STANDARD_INPUT and name != stem(document.file):
         message = f"metadata.id is '{name}', but contracts go by their file's name: '{stem(document.file)}'"
@@ -32,8 +30,6 @@ def _own_name(document: Document) -> Iterator[Finding]:
 
 def _coverage(document: Document) -> Iterator[Finding]:
     """REF-001: ``covers`` resolves. REF-002: every obligation is covered by a named falsifier. REF-003: ids differ."""
-    if not is_version_2(document.data):
-        return
     yield from unique_ids(document, "proof_obligations", "REF-003")
     obligations = _ids(document, "proof_obligations")
     covered: set[str] = set()
@@ -69,8 +65,6 @@ def applicable_names(document: Document) -> dict[str, None]:
 
 def _checks(document: Document) -> Iterator[Finding]:
     """REF-009: what the gate checks is a falsifier, an obligation, a harness or an equation of this contract."""
-    if not is_version_2(document.data):
-        return  # free text there
     known = checkable_names(document)
     gate = document.data.get("qa_gate") or {}
     for index, name in entries(gate, "checks"):
@@ -127,4 +121,5 @@ def _unknown(document: Document, path: KeyPath, rule: str, what: str, name: str,
     return added(document, path, rule, message)
 
 
-RULES: tuple[Rule, ...] = (_own_name, _coverage, _applies_to, _checks, _harnesses, _preconditions)
+RULES: tuple[Rule, ...] = (_applies_to, _harnesses, _preconditions)
+OF_VERSION_2: tuple[Rule, ...] = (_own_name, _coverage, _checks)

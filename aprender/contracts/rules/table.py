@@ -1,7 +1,8 @@
 """What the schema can't say: the published rules, and the rules between fields of a version 2 contract.
 
-Each module holds the rules of one subject in its ``RULES``. The published ids, conditions and severities hold in the
-old dialect, where what version 2 adds never gives more than a warning; version 2 is stricter with some of them.
+Each module holds the rules of one subject: those of both dialects in its ``RULES``, the others in its ``OF_VERSION_2``.
+The published ids, conditions and severities hold in the old dialect, where what version 2 adds never gives more than a
+warning; version 2 is stricter with some of them.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from aprender.contracts.rules import (
     verification_summary,
 )
 from aprender.contracts.rules.common import Rule, kind_of
-from aprender.contracts.schema_check import is_manifest
+from aprender.contracts.schema_check import is_manifest, is_version_2
 
 RULES: tuple[Rule, ...] = (
     *published.RULES,
@@ -31,12 +32,15 @@ RULES: tuple[Rule, ...] = (
     *top_level.RULES,
     *crux.RULES,
     *references.RULES,
-    *expressions.RULES,
-    *teeth.RULES,
     *verification_summary.RULES,
     *vacuity.RULES,
 )
-
+OF_VERSION_2: tuple[Rule, ...] = (
+    *references.OF_VERSION_2,
+    *expressions.OF_VERSION_2,
+    *teeth.OF_VERSION_2,
+    *vacuity.OF_VERSION_2,
+)
 
 # Rules for one kind of contract, in modules that are imported when one is met.
 _OF_KIND = {"beat-benchmark": "beat", "kaizen": "kaizen", "competitive-parity": "parity"}
@@ -46,12 +50,18 @@ def check_rules(document: Document) -> list[Finding]:
     """All violations of all rules. ``document`` holds no value of the wrong shape, but anything may be missing."""
     if not isinstance(document.data, dict):
         return []
+    findings: list[Finding] = []
+    for rule in _rules_for(document):
+        findings += islice(rule(document), MAX_FINDINGS + 1)
+    return findings
+
+
+def _rules_for(document: Document) -> tuple[Rule, ...]:
     if is_manifest(document.data):
-        rules = _rules_in("manifest")
-    else:
-        kind = kind_of(document)
-        rules = RULES + _rules_in(_OF_KIND[kind]) if isinstance(kind, str) and kind in _OF_KIND else RULES
-    return [finding for rule in rules for finding in islice(rule(document), MAX_FINDINGS + 1)]
+        return _rules_in("manifest")
+    rules = RULES + OF_VERSION_2 if is_version_2(document.data) else RULES
+    kind = kind_of(document)
+    return rules + _rules_in(_OF_KIND[kind]) if isinstance(kind, str) and kind in _OF_KIND else rules
 
 
 def _rules_in(module: str) -> tuple[Rule, ...]:

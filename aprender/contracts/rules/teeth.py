@@ -8,15 +8,12 @@ from typing import Any
 from aprender.contracts.document import Document, KeyPath
 from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import Rule, entries, items, name_of, stands
-from aprender.contracts.schema_check import is_version_2
 
 _NEEDED = ("probe", "expect", "guards", "counter_example_classes")
 
 
 def _teeth(document: Document) -> Iterator[Finding]:
     """TEETH-001: ship-blocking means executable. TEETH-002: ``violates`` resolves. TEETH-003: classes are unique."""
-    if not is_version_2(document.data):
-        return
     for path, item in items(document, "falsification_tests"):
         yield from _executable(document, path, item)
         yield from _classes(document, path, item)
@@ -53,10 +50,10 @@ def _classes(document: Document, path: KeyPath, item: dict[str, Any]) -> Iterato
 
 def _code_under_contract(document: Document) -> Iterator[Finding]:
     """CODE-001: a contract with probes says which code its evidence is for."""
-    if not is_version_2(document.data) or stands(document, ("code_under_contract",)):
+    if stands(document, ("code_under_contract",)):
         return
     if any(item.get("probe") for _, item in items(document, "falsification_tests")):
         yield document.finding((), "CODE-001", "no code_under_contract: name the files that evidence is bound to")
 
 
-RULES: tuple[Rule, ...] = (_teeth, _code_under_contract)
+OF_VERSION_2: tuple[Rule, ...] = (_teeth, _code_under_contract)

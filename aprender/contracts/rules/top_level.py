@@ -10,7 +10,7 @@ from aprender.contracts.findings import Finding
 from aprender.contracts.rules.common import Rule, items
 from aprender.contracts.schema_check import is_version_2, near_block
 
-_ONLY_OF_VERSION_2 = ("probe", "expect", "guards", "gate_requires")
+_ONLY_OF_VERSION_2 = frozenset(("probe", "expect", "guards", "gate_requires"))
 _SQUASHED, _NEAR = "schemaversion", 0.9  # two mistyped letters of thirteen are too many
 _KEYS_LOOKED_AT = 200  # for a mistyped schema_version: it stands near the top or nowhere
 
@@ -31,9 +31,10 @@ def _forgotten_version(document: Document) -> Iterator[Finding]:
     if is_version_2(document.data):
         return
     near = next(filter(_is_nearly_schema_version, islice(document.data, _KEYS_LOOKED_AT)), None)
-    used = {key for key in ("code_under_contract", "valid_for") if key in document.data}
+    used = {"code_under_contract", "valid_for"} & document.data.keys()
     for _, item in items(document, "falsification_tests"):
-        used.update(key for key in _ONLY_OF_VERSION_2 if key in item)
+        if not _ONLY_OF_VERSION_2.isdisjoint(item):
+            used |= _ONLY_OF_VERSION_2 & item.keys()
     if near or used:
         what = f"'{near}' looks like schema_version" if near else f"version 2 keys ({', '.join(sorted(used))})"
         message = f"{what}, but there is no 'schema_version: 2': it would never be run"

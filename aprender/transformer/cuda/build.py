@@ -88,7 +88,10 @@ def check_runnable(device: torch.device, dtype: torch.dtype) -> None:
     if dtype not in STORAGE_DTYPES:
         raise AprenderError(f"a model in {dtype}: there are kernels for torch.float32 and torch.bfloat16")
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise AprenderError(f"device {device} was asked for, but torch {torch.__version__} finds no CUDA device")
+        raise AprenderError(
+            f"device {device} was asked for, but torch {torch.__version__} finds no CUDA device: nvidia-smi shows what "
+            "there is; install a CUDA build of torch, or use the CPU"
+        )
     require_triton()
     check_device(device)
     check_precision(device)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from aprender.errors import AprenderError
+from aprender.faults import located_at
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda.batch import Places, check_tokens, places, targets
 from aprender.transformer.cuda.block import Block, Stage
@@ -23,7 +24,7 @@ from aprender.transformer.cuda.cache import Extension, KVCache
 from aprender.transformer.cuda.ops import Embedding, LinearCrossEntropy, Logits, RMSNorm
 from aprender.transformer.cuda.rope_tables import rope_tables
 from aprender.transformer.cuda.tape import Run, Tape, calling
-from aprender.transformer.cuda.upload import Upload, check_on, upload
+from aprender.transformer.cuda.upload import Upload, check_finite, check_on, upload
 
 
 @dataclass(slots=True)
@@ -33,6 +34,9 @@ class CudaTransformer:
     All methods take tokens_BT, int64 or int32, on any device, and where wanted ``positions_BT`` and ``documents_BT`` of
     their shape. Tokens see their own document only; a negative document is padding, whose token means nothing but must
     be one of the vocabulary. Without positions they are counted from 0 within each document.
+
+    Where the device runs out of memory, is busy or lost, or a kernel does not compile, all methods raise
+    ``aprender.faults.DeviceFault``, an AprenderError that says at which stage, and what to do; its cause is torch's.
     """
 
     config: TransformerConfig
@@ -46,6 +50,7 @@ class CudaTransformer:
     loss: Stage
 
     @classmethod
+    @located_at("building the model")
     def from_checkpoint(
         cls,
         config: TransformerConfig,
@@ -60,8 +65,8 @@ class CudaTransformer:
 
         float32 is float32, without TF32. In bfloat16 weights, activations and the cache are bfloat16; sums, logits,
         losses and the gradients of parameters are float32. Positions go from 0 to ``max_positions - 1``. Raises
-        FormatError when a tensor is missing or has another shape than ``config`` says, AprenderError when the kernels
-        can't run on ``device`` or in ``dtype``, or when an uploaded tensor lies elsewhere.
+        FormatError when a tensor is missing, has another shape than ``config`` says or holds NaN or infinity;
+        AprenderError when the kernels can't run on ``device`` or in ``dtype``, or an uploaded tensor lies elsewhere.
         """
         device = torch.device(device)
         check_tensors(config, tensors)
@@ -69,6 +74,7 @@ class CudaTransformer:
         uploaded = upload(config, tensors, device, dtype)
         for name, tensor in uploaded.items():
             check_on(device, f"tensor {name}", tensor)
+        check_finite(uploaded)
         tables = rope_tables(config, max_positions, device)
         head_VD = uploaded[EMBEDDING if config.tie_word_embeddings else HEAD]
         return cls(
@@ -84,6 +90,7 @@ class CudaTransformer:
         )
 
     @torch.no_grad()
+    @located_at("CudaTransformer.forward")
     def forward(
         self,
         tokens_BT: Tensor,
@@ -106,13 +113,14 @@ class CudaTransformer:
         at = self._places(tokens_BT, positions_BT, documents_BT, past)
         extension = None if cache is None else cache.extended(at)
         x_BTD = self._hidden(tokens_BT, at, calling, extension)
-        logits_BTV: Tensor = self.lm_head(x_BTD)
+        logits_BTV: Tensor = calling(self)("lm_head", x_BTD)
         check_on(self.device, "the tensor of logits", logits_BTV)
         if extension is not None:
             extension.keep()
         return logits_BTV
 
     @torch.no_grad()
+    @located_at("CudaTransformer.token_losses")
     def token_losses(
         self, tokens_BT: Tensor, *, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None
     ) -> Tensor:
@@ -130,6 +138,7 @@ class CudaTransformer:
         return losses_BT[:, :-1]
 
     @torch.no_grad()
+    @located_at("CudaTransformer.loss_and_gradients")
     def loss_and_gradients(
         self, tokens_BT: Tensor, *, positions_BT: Tensor | None = None, documents_BT: Tensor | None = None
     ) -> tuple[Tensor, dict[str, Tensor]]:
@@ -154,6 +163,7 @@ class CudaTransformer:
         back("embed_tokens", d_x_BTD)
         return loss, self._by_checkpoint_name(tape.gradients)
 
+    @located_at("making the cache")
     def new_cache(self, rows: int, positions: int) -> KVCache:
         """Make an empty cache for ``rows`` requests of up to ``positions`` tokens each."""
         return KVCache(self.config, rows, positions, self.dtype, self.device)

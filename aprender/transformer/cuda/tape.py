@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from aprender.errors import AprenderError
+from aprender.faults import located
 from aprender.transformer.cuda.ops import Saved
 
 
@@ -25,10 +27,10 @@ class Back(Protocol):
 
 
 def calling(owner: object, prefix: str = "") -> Run:
-    """Call the stages of ``owner``, a model or a block, and save nothing; ``prefix`` is only for a ``Tape``."""
+    """Call the stages of ``owner``, a model or a block, and save nothing; ``prefix`` stands before its names."""
 
     def run(name: str, *inputs: Any) -> Any:
-        return getattr(owner, name)(*inputs)
+        return _told(f"stage {prefix}{name}", getattr(owner, name), *inputs)
 
     return run
 
@@ -36,7 +38,7 @@ def calling(owner: object, prefix: str = "") -> Run:
 class Tape:
     """One pass with gradients: what each stage saved, until its backward pass has run, and its parameters' gradients.
 
-    ``prefix`` stands before an owner's names: ``layers.3.``.
+    ``prefix`` stands before an owner's names: ``layers.3.``. What a stage's GPU fails at says which stage it was.
     """
 
     def __init__(self) -> None:
@@ -53,7 +55,7 @@ class Tape:
                     f"stage {prefix}{name} was replaced by one without forward and backward ({stage!r}): "
                     "gradients need a stage that has both"
                 )
-            output, self._saved[prefix + name] = stage.forward(*inputs)
+            output, self._saved[prefix + name] = _told(f"stage {prefix}{name}", stage.forward, *inputs)
             return output
 
         return run
@@ -63,8 +65,19 @@ class Tape:
 
         def back(name: str, d_output: Any) -> tuple[Tensor, ...]:
             stage = getattr(owner, name)
-            inputs, parameters = stage.backward(self._saved.pop(prefix + name), d_output)
+            saved = self._saved.pop(prefix + name)
+            inputs, parameters = _told(f"stage {prefix}{name}, backward", stage.backward, saved, d_output)
             self.gradients |= {f"{prefix}{name}.{field}": gradient for field, gradient in parameters.items()}
             return inputs  # type: ignore[no-any-return]
 
         return back
+
+
+def _told(where: str, compute: Callable[..., Any], *inputs: Any) -> Any:
+    """``compute(*inputs)``; what the device fails at says ``where``."""
+    try:
+        return compute(*inputs)
+    except Exception as error:
+        if fault := located(error, where):
+            raise fault from error
+        raise

@@ -95,6 +95,93 @@ def test_padding_is_never_read_and_gets_zeros(dtype: torch.dtype, device: torch.
         assert torch.equal(a, b)
 
 
+def passes(stage: Attention, given: list[Tensor], places: list[Tensor], d_out: Tensor) -> tuple[Tensor, ...]:
+    """(out, d_q, d_k, d_v)."""
+    out, saved = stage.forward(*given, *places)
+    return (out, *stage.backward(saved, d_out)[0])
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")  # numpy's, in the interpreter
+@pytest.mark.parametrize("first", [5, -3])
+def test_a_document_of_nan_leaves_the_others_alone(first: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Documents share tiles of queries and of keys: 0 times NaN must not carry one into the other's gradients."""
+    q, k, v, at = small(device)
+    given = [x.to(dtype) for x in (q, k, v)]
+    d_out = normal(9, *q.shape, dtype=dtype, device=device)
+    documents = torch.ones_like(at)
+    documents[:, :first] = 0
+    places = [at, at, documents, documents]
+    clean = passes(Attention(0.4), given, places, d_out)
+    for poisoned in range(2):
+        wild = documents == poisoned
+        for which in ((0, 3), (1, 2)):
+            tensors = [x.clone() for x in (*given, d_out)]
+            for i in which:
+                tensors[i][wild] = float("nan")
+            found = passes(Attention(0.4), tensors[:3], places, tensors[3])
+            for a, b in zip(found, clean, strict=True):
+                assert torch.equal(a[~wild], b[~wild])
+            assert any(x[wild].isnan().any() for x in found), "what is seen must not be hidden either"
+
+
+@pytest.mark.parametrize("junk", ["nan", "inf"])
+def test_gradients_of_queries_that_do_not_see_it(junk: str, dtype: torch.dtype, device: torch.device) -> None:
+    """Later keys and values hold junk; queries that see them have no d_out, so nobody counted does."""
+    q, k, v, at = small(device)
+    q, k, v = (x.to(dtype) for x in (q, k, v))
+    for cut in (7, at.shape[1] - 3):
+        d_out = normal(9, *q.shape, dtype=dtype, device=device)
+        d_out[:, cut:] = 0
+        clean = passes(Attention(0.4), [q, k, v], [at, at], d_out)
+        k_junk, v_junk = k.clone(), v.clone()
+        k_junk[:, cut:] = v_junk[:, cut:] = float(junk)
+        found = passes(Attention(0.4), [q, k_junk, v_junk], [at, at], d_out)
+        for a, b in zip(found[1:], clean[1:], strict=True):
+            assert torch.equal(a[:, :cut], b[:, :cut])
+            assert not a[:, cut:].any()
+
+
+@pytest.mark.filterwarnings("ignore:All-NaN slice")
+@pytest.mark.parametrize("which", range(4))
+def test_nan_that_is_seen_shows_in_every_gradient_that_it_reaches(
+    which: int, dtype: torch.dtype, device: torch.device
+) -> None:
+    """NaN in one channel of one q, k, v or d_out: the gradients of all that it meets, and of nothing else, are NaN."""
+    q, k, v, at = small(device)
+    d_out = normal(9, *q.shape, dtype=dtype, device=device)
+    clean = passes(Attention(0.4), [x.to(dtype) for x in (q, k, v)], [at, at], d_out)
+    for place in (0, 9, at.shape[1] - 1):
+        tensors = [x.to(dtype, copy=True) for x in (q, k, v, d_out)]
+        tensors[which][0, place, 0, 3] = float("nan")
+        _, d_q, d_k, d_v = passes(Attention(0.4), tensors[:3], [at, at], tensors[3])
+        is_query = which in (0, 3)
+        queries = slice(place, place + 1) if is_query else slice(place, None)
+        heads = slice(0, 1) if is_query else slice(None)
+        reached = torch.zeros_like(d_q, dtype=torch.bool)
+        reached[0, queries, heads] = True
+        assert d_q[reached].isnan().all()
+        assert torch.equal(d_q[~reached], clean[1][~reached])
+        last = place + 1 if is_query else None  # a query that is NaN reaches what it sees; one that sees NaN, too
+        reached = torch.zeros_like(d_k, dtype=torch.bool)
+        reached[0, :last] = True
+        for found, right in ((d_k, clean[2]), (d_v, clean[3])):
+            assert found[reached].isnan().all()
+            assert torch.equal(found[~reached], right[~reached])
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_infinite_gradient_is_not_taken_for_none(sign: int, dtype: torch.dtype, device: torch.device) -> None:
+    """Whatever the sign that delta gets by it."""
+    q, k, v, at = small(device, T=9)
+    d_out = normal(9, *q.shape, dtype=dtype, device=device)
+    d_out[0, 4, 0, 3] = sign * float("inf")
+    _, *gradients = passes(Attention(0.4), [x.to(dtype) for x in (q, k, v)], [at, at], d_out)
+    for x, heads in zip(gradients, (slice(0, 1), slice(None), slice(None)), strict=True):
+        reached = x[0, 4:5, heads] if heads.stop else x[0, :5]
+        assert not torch.isfinite(reached).any()
+        assert torch.isfinite(x[0, 5:]).all()
+
+
 def test_padded_rows_equal_unpadded_ones(device: torch.device) -> None:
     """Right padding, and a longer row beside it, do not change a bit of the shorter row."""
     q, k, v, at = small(device)

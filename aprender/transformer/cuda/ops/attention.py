@@ -14,6 +14,11 @@ computed with the online softmax of Milakov and Gimelshein 2018 (arXiv 1805.0286
 
 where sums over i of dv and dk also run over the H/G query heads of the group, in order.
 
+NaN and inf go where they are seen and nowhere else: to the output of the queries that see such a key or value; to dq of
+those queries, and to dk and dv of every key that they see. What a query does not see (padding, the future, another
+document, beyond the window) changes no bit of its results, whatever it holds, and a query whose do is 0 gives no key
+a gradient, whatever it sees. Of keys whose score is -inf the weight is 0, and what they give is 0.
+
 Rounding plan: q, k, v, out and gradients float32 or bfloat16; all products are added up in float32 (never TF32),
 scores, maxima, exponentials, their sum, lse and delta are float32. Before a product with v, k, q or do, the weights p
 (relative to the greatest score so far) and ds are rounded to the storage dtype, as FlashAttention does; the sum of

@@ -1,4 +1,8 @@
-"""Attention's backward kernels: three passes, each element written by one program, in one order, without atomics."""
+"""Attention's backward kernels: three passes, each element written by one program, in one order, without atomics.
+
+Where a weight is 0 because nothing is seen, 0 * NaN must not be NaN: the other operand of such a product is finite,
+and what was seen of it comes back as NaN by the weights.
+"""
 
 from __future__ import annotations
 
@@ -31,14 +35,33 @@ def attention_backward_delta(  # type: ignore[no-untyped-def]
     QUERIES: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """Delta = sum over channels of d_out * out: what the row sum of the softmax's gradient comes to."""
+    """Delta = sum over channels of d_out * out: what the row sum of the softmax's gradient comes to.
+
+    Infinity marks a query whose d_out is 0, which gives nothing on; what comes out not finite is NaN.
+    """
     query = tl.program_id(0) * QUERIES + tl.arange(0, QUERIES)
     head = tl.program_id(1).to(tl.int64)
     batch = tl.program_id(2).to(tl.int64)
     d_out = d_out + batch * d_out_stride_b + head * d_out_stride_h
     d_tile = load_heads(d_out, query, d_out_stride_t, query < T, C, CHANNELS).to(tl.float32)
     out_tile = load_heads(out + (batch * T * H + head) * C, query, H * C, query < T, C, CHANNELS).to(tl.float32)
-    tl.store(delta + (batch * H + head) * T + query, tl.sum(d_tile * out_tile, axis=1), mask=query < T)
+    total = tl.sum(d_tile * out_tile, axis=1)
+    total = tl.where(total - total == 0.0, total, float("nan"))
+    idle = tl.sum((d_tile != 0.0).to(tl.int32), axis=1) == 0
+    tl.store(delta + (batch * H + head) * T + query, tl.where(idle, float("inf"), total), mask=query < T)
+
+
+@triton.jit
+def load_statistics(lse, delta, place, inside):  # type: ignore[no-untyped-def]
+    """Load lse and delta of a tile of queries, and which of them count: those that see a key and have a d_out.
+
+    Where delta is NaN, lse is NaN too, and so is every weight of that query.
+    """
+    lse_tile = tl.load(lse + place, mask=inside, other=float("inf"))
+    delta_tile = tl.load(delta + place, mask=inside, other=float("inf"))
+    counted = (lse_tile != float("inf")) & (delta_tile != float("inf"))
+    lse_tile = tl.where(delta_tile == delta_tile, lse_tile, delta_tile)
+    return tl.where(counted, lse_tile, float("inf")), tl.where(counted, delta_tile, 0.0), counted
 
 
 @triton.jit
@@ -48,7 +71,7 @@ def score_gradients(  # type: ignore[no-untyped-def]
     """Recompute a tile of weights, and the gradients of its scaled scores; both are 0 where nothing is seen."""
     EXACT: tl.constexpr = q_tile.dtype == tl.float32
     scores = tl.dot(q_tile, tl.trans(k_tile), input_precision="ieee") * scale
-    weights = exp(tl.where(seen, scores, float("-inf")) - lse[:, None], EXACT)
+    weights = tl.where(seen, exp(scores - lse[:, None], EXACT), 0.0)
     d_weights = tl.dot(d_tile, tl.trans(v_tile), input_precision="ieee")
     return weights, tl.where(seen, weights * (d_weights - delta[:, None]), 0.0)
 
@@ -108,9 +131,7 @@ def attention_backward_queries(  # type: ignore[no-untyped-def]
         *(q_position, q_document, alive, False, k_positions, k_documents, S, window),
         *(HAS_WINDOW, HAS_DOCUMENTS, SCAN, KEYS),
     )
-    statistics = (batch * H + head) * T + query
-    lse_tile = tl.load(lse + statistics, mask=query < T, other=float("inf"))
-    delta_tile = tl.load(delta + statistics, mask=query < T, other=0.0)
+    lse_tile, delta_tile, counted = load_statistics(lse, delta, (batch * H + head) * T + query, query < T)
     q_tile = load_heads(q, query, q_stride_t, alive, C, CHANNELS)
     d_tile = load_heads(d_out, query, d_out_stride_t, alive, C, CHANNELS)
     gradient = tl.zeros([QUERIES, CHANNELS], tl.float32)
@@ -120,8 +141,10 @@ def attention_backward_queries(  # type: ignore[no-untyped-def]
         k_tile = load_heads(k, key, k_stride_s, k_alive, C, CHANNELS)
         v_tile = load_heads(v, key, v_stride_s, k_alive, C, CHANNELS)
         seen = visible(q_position, k_position, q_document, k_document, window, HAS_WINDOW, HAS_DOCUMENTS)
-        seen = seen & alive[:, None] & k_alive[None, :]
+        seen = seen & (alive & counted)[:, None] & k_alive[None, :]
         _weights, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, seen, scale)
+        # A query that sees what is not finite here has NaN among its d_scores already.
+        k_tile = tl.where(k_tile.to(tl.float32) - k_tile.to(tl.float32) == 0.0, k_tile, 0.0)
         gradient = tl.dot(d_scores.to(k_tile.dtype), k_tile, gradient, input_precision="ieee")
     channel = tl.arange(0, CHANNELS)
     place = ((batch * T + query[:, None]) * H + head) * C + channel[None, :]
@@ -194,14 +217,13 @@ def attention_backward_keys(  # type: ignore[no-untyped-def]
         for start in range(begin, end, QUERIES):
             query = start + tl.arange(0, QUERIES)
             q_position, q_document, alive = load_places(q_positions, q_documents, query, T, HAS_DOCUMENTS)
-            statistics = (batch * H + head) * T + query
-            lse_tile = tl.load(lse + statistics, mask=query < T, other=float("inf"))
-            delta_tile = tl.load(delta + statistics, mask=query < T, other=0.0)
-            q_tile = load_heads(q_head, query, q_stride_t, alive, C, CHANNELS)
-            # A query that sees nothing has d_out of no meaning; 0 times a NaN in it would be NaN in every key.
-            d_tile = load_heads(d_out_head, query, d_out_stride_t, alive & (lse_tile != float("inf")), C, CHANNELS)
+            lse_tile, delta_tile, counted = load_statistics(lse, delta, (batch * H + head) * T + query, query < T)
+            # Queries that hold NaN are read as 0: by their lse all their weights are NaN.
+            finite = alive & counted & (lse_tile == lse_tile)
+            q_tile = load_heads(q_head, query, q_stride_t, finite, C, CHANNELS)
+            d_tile = load_heads(d_out_head, query, d_out_stride_t, finite, C, CHANNELS)
             seen = visible(q_position, k_position, q_document, k_document, window, HAS_WINDOW, HAS_DOCUMENTS)
-            seen = seen & alive[:, None] & k_alive[None, :]
+            seen = seen & (alive & counted)[:, None] & k_alive[None, :]
             weights, d_scores = score_gradients(q_tile, k_tile, v_tile, d_tile, lse_tile, delta_tile, seen, scale)
             v_gradient = tl.dot(tl.trans(weights.to(d_tile.dtype)), d_tile, v_gradient, input_precision="ieee")
             k_gradient = tl.dot(tl.trans(d_scores.to(q_tile.dtype)), q_tile, k_gradient, input_precision="ieee")

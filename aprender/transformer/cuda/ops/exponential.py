@@ -7,7 +7,7 @@ from aprender.transformer.cuda.ops.runtime import tl, triton
 
 @triton.jit
 def exp(x, EXACT: tl.constexpr):  # type: ignore[no-untyped-def]
-    """e^x for float32 x <= 0 or NaN.
+    """e^x for float32 x <= 0 or NaN; of other x, which a mask will discard, something or other.
 
     The GPU's own exponential multiplies x by log2(e) in float32: its relative error grows with abs(x) * 2^-24. EXACT
     takes the whole powers of two out first (Cody and Waite 1980; ln 2 in two parts, the first with 9 trailing zero

@@ -7,11 +7,12 @@ and constants alone, never on elements: they are written down once as a plan, an
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from copy import copy
 from typing import Any, NamedTuple
 
-import numpy as np
+import torch
 from triton.language import core
 
 _SPREAD = ("create_splat", "create_broadcast", "create_expand_dims")
@@ -21,7 +22,7 @@ _ELEMENTWISE = (
     *("create_fadd", "create_fsub", "create_fmul", "create_fdiv", "create_icmp", "create_fcmp", "create_select"),
     "check_overflow",
 )
-_EXACT = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
+_EXACT = {"add": operator.add, "sub": operator.sub, "mul": operator.mul}
 
 
 class Call(NamedTuple):
@@ -70,7 +71,7 @@ class Recorder:
         """Raise OverflowError where a sum, difference or product of integers of up to 32 bits is none of them."""
         if self.calls is not None:
             self.calls.append(Call("check_overflow", self.check_overflow, (x, y, operation, lowest, highest), None))
-        exact = _EXACT[operation](x.data, y.data, dtype=np.int64)
+        exact = _EXACT[operation](x.data.astype("int64"), y.data)
         least, greatest = (exact.item(),) * 2 if exact.size == 1 else (exact.min(), exact.max())
         if least < lowest or greatest > highest:
             raise OverflowError(f"the result of an integer {operation} is not between {lowest} and {highest}")
@@ -154,11 +155,11 @@ def _plan(calls: Sequence[Call], operands: Sequence[Any], result: Any, interpret
     return Plan(rest, tuple(steps), places[id(final)], dict(vars(result))) if id(final) in places else None
 
 
-def _holds(x: Any, handle: type) -> bool:
+def _holds(x: Any, handle: type[Any]) -> bool:
     return isinstance(x, handle) or (isinstance(x, list | tuple) and any(isinstance(y, handle) for y in x))
 
 
-def _without_spreading(calls: Sequence[Call], final: Any, handle: type) -> list[Call]:
+def _without_spreading(calls: Sequence[Call], final: Any, handle: type[Any]) -> list[Call]:
     """The same calls, without copies of operands spread over a block for calls that spread them anyway."""
     narrow: dict[int, Any] = {}
     kept: list[Call] = []
@@ -172,9 +173,9 @@ def _without_spreading(calls: Sequence[Call], final: Any, handle: type) -> list[
     return [call for call in kept if call.name not in _SPREAD or id(call.result) in used]
 
 
-def _spreads(call: Call, arguments: Sequence[Any], handle: type) -> bool:
+def _spreads(call: Call, arguments: Sequence[Any], handle: type[Any]) -> bool:
     """Whether ``call`` gives a result of the same shape when it is given ``arguments``."""
     shapes = [x.data.shape for x in arguments if isinstance(x, handle)]
     return call.name.startswith(_ELEMENTWISE) and (
-        call.result is None or np.broadcast_shapes(*shapes) == call.result.data.shape
+        call.result is None or torch.broadcast_shapes(*shapes) == call.result.data.shape  # type: ignore[no-untyped-call]
     )

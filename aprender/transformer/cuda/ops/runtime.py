@@ -14,12 +14,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aprender.errors import AprenderError
+from aprender.faults import DeviceFault, in_kernel
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
@@ -61,6 +63,7 @@ __all__ = [
 OPTIONS = {"enable_fp_fusion": False}
 
 HAS_TRITON = triton is not _NoTriton
+LEAST_CAPABILITY = (8, 0)  # of a GPU: triton compiles for none older, and those have no bfloat16
 INTERPRETED = HAS_TRITON and bool(triton.knobs.runtime.interpret)
 
 if INTERPRETED:
@@ -97,13 +100,33 @@ def check_device(device: torch.device) -> None:
             f"tensors on {device}, but the kernels are compiled for CUDA: move the tensors to 'cuda', "
             "or set TRITON_INTERPRET=1 before the start to run the kernels on the CPU"
         )
+    if device.type == "cuda":
+        _check_capability(device)
+
+
+@cache
+def _check_capability(device: torch.device) -> None:
+    found = torch.cuda.get_device_capability(device)
+    if found < LEAST_CAPABILITY:
+        has, needed = (".".join(map(str, capability)) for capability in (found, LEAST_CAPABILITY))
+        raise DeviceFault(
+            f"{device} ({torch.cuda.get_device_name(device)}) is too old: it has compute capability {has}, the kernels "
+            f"need {needed}: choose a newer GPU with CUDA_VISIBLE_DEVICES, or set "
+            "TRITON_INTERPRET=1 before the start and use the CPU"
+        )
 
 
 def launch(kernel: Any, grid: tuple[int, ...], *arguments: Any, **meta: Any) -> None:
-    """Run a Triton kernel on the device of its first argument, and write its name into the open logs."""
+    """Run a Triton kernel on the device of its first argument, and write its name into the open logs.
+
+    Raises DeviceFault, which names the kernel, where it does not compile or run.
+    """
     _note(triton_kernel(kernel))
-    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
-        kernel[grid](*arguments, **OPTIONS, **meta)
+    try:
+        with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
+            kernel[grid](*arguments, **OPTIONS, **meta)
+    except Exception as error:
+        raise in_kernel(error, triton_kernel(kernel)) from error
 
 
 def triton_kernel(*kernels: Any) -> str:
