@@ -73,7 +73,8 @@ def stratified(by_module: Iterable[list[Mutant]]) -> list[Mutant]:
 
 def modules_below(folder: Path) -> list[str]:
     """The modules of the CUDA path, relative to ``folder``; what repairs Triton's interpreter is no part of it."""
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py") if path.name != "interpreter.py")
+    found = (path for path in folder.rglob("*.py") if not path.name.startswith("interpreter"))
+    return sorted(path.relative_to(folder).as_posix() for path in found)
 
 
 def _places(node: cst.CSTNode, function: str) -> Iterator[tuple[cst.CSTNode, str]]:

@@ -49,19 +49,27 @@ Key = tuple[str, str, str, str]
 
 def equivalents(device: str, known: Iterable[Mutant]) -> dict[Key, str]:
     """Why mutants that are listed compute the same on ``device``. Exits where one is listed that is not ``known``."""
-    reasons, keys = {}, {key_of(mutant) for mutant in known}
+    reasons: dict[Key, str] = {}
+    keys = {key_of(mutant) for mutant in known}
     for entry in yaml.safe_load(EQUIVALENT.read_text("utf-8")):
-        for key in map(tuple, entry["mutants"]):
-            if key not in keys:
-                sys.exit(f"{EQUIVALENT.name}: no such mutant, look again: {' | '.join(key)}")
+        for listed in entry["mutants"]:
+            found = [key for key in keys if key[: len(listed)] == tuple(listed)]
+            if not found:
+                sys.exit(f"{EQUIVALENT.name}: no such mutant, look again: {' | '.join(listed)}")
             if entry.get("device", device) == device:
-                reasons[key] = entry["reason"]
+                reasons |= dict.fromkeys(found, entry["reason"])
     return reasons
 
 
 def key_of(mutant: Mutant) -> Key:
     """How a mutant is named in the list of equivalent ones."""
     return mutant.module, mutant.function, mutant.before, mutant.after
+
+
+def shuffled(of: Sequence[Mutant], seed: int) -> list[Mutant]:
+    """A module's mutants in an order that no other module has a say in."""
+    draw = random.Random(f"{seed} {of[0].module if of else ''}")  # noqa: S311 - the order is no secret
+    return draw.sample(of, len(of))
 
 
 class Session:
@@ -219,8 +227,7 @@ def main() -> None:
     start = time.monotonic()
     sources = {module: (ROOT / PATH / module).read_text("utf-8") for module in modules_below(ROOT / PATH)}
     made = {module: mutants(module, source) for module, source in sources.items()}
-    draw = random.Random(a.seed)  # noqa: S311 - which mutants are taken is no secret
-    chosen = stratified(draw.sample(of, len(of)) for module, of in made.items() if module in (a.module or made))
+    chosen = stratified(shuffled(of, a.seed) for module, of in made.items() if module in (a.module or made))
     every = [mutant for of in made.values() for mutant in of]
     listed = equivalents(a.device, every)
     (known_bad,) = (mutant for mutant in made[KNOWN_BAD[0]] if mutant.after.startswith(KNOWN_BAD[1]))

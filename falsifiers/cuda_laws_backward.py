@@ -84,12 +84,15 @@ def products_of_integers(d: Draw, linear: Any) -> LawRecord:
 
 @LAWS.of("sums_differing", "embedding")
 def repeated_tokens_add_up(d: Draw, embedding: Any) -> LawRecord:
-    """Whole numbers: each row of the table gets the exact sum over its token's places, and all others 0."""
+    """Whole numbers: each row of the table gets the exact sum over its token's places, and all others 0.
+
+    Tokens may be int64 or int32.
+    """
     tokens = torch.tensor([[3, 1, 3, 3, TOKENS - 1, 3, 3, 3, 3, 3, 3, 0, 3]], device=d.device)
     d_x = d.integers(-127, 128, 1, tokens.numel(), D).to(d.dtype)
-    found = gradients(embedding, (tokens,), d_x)[1]["weight"]
     right = torch.zeros(TOKENS, D, device=d.device).index_add(0, tokens[0], d_x[0].float())
-    return compared("whole numbers", right, found)
+    found = (gradients(embedding, (of,), d_x)[1]["weight"] for of in (tokens, tokens.int()))
+    return merged([compared("whole numbers", right, weight) for weight in found])
 
 
 @LAWS.of("eps_ratio", "rms_norm")

@@ -125,7 +125,7 @@ def stages_of(d: Draw) -> dict[str, Any]:
         "attention_grouped": ops.Attention(scale),
         "attention_softmax": ops.Attention(scale),
         "attention_window": ops.Attention(scale, WINDOW),
-        "attention_wide": ops.Attention(scale, 2 * tile_of(d) - 1),  # wider than a tile: some tiles need no mask
+        "attention_wide": ops.Attention(scale, 3 * tile_of(d) - 1),  # wider than a tile: some tiles need no mask
         "attention_padded": ops.Attention(scale, WINDOW),
         "attention_packed": ops.Attention(scale, WINDOW),
         "attention_self": ops.Attention(scale, 1),

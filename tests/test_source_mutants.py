@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("mutmut", reason="source mutants are mutmut's: pip install 'aprender[dev]'")
 
 from bench import source_mutants
-from bench.mutant import Mutant, mutants, stratified
-from bench.mutant_runs import Result
+from bench.mutant import Mutant, modules_below, mutants, stratified
+from bench.mutant_runs import PATH, Result
 from bench.source_mutants import Record, equivalents, interval, summary
 
 ROOT = Path(__file__).parents[1]
@@ -113,6 +114,12 @@ def test_every_mutant_of_a_kernel_module_is_another_program() -> None:
     assert sum(mutant.after.startswith(source_mutants.KNOWN_BAD[1]) for mutant in found) == 1
 
 
+def test_what_repairs_the_interpreter_is_no_part_of_the_cuda_path() -> None:
+    found = modules_below(ROOT / PATH)
+    assert {"model.py", "ops/rope.py", "ops/runtime.py"} <= set(found)
+    assert not [module for module in found if "interpreter" in module]
+
+
 def mutant_of(module: str, number: int) -> Mutant:
     return Mutant(module, "f", "number", str(number), str(number + 1), 0, f"{number + 1}\n")
 
@@ -196,3 +203,18 @@ def test_what_is_listed_as_equivalent_exists_and_is_told_by_device(
     assert equivalents("cuda", known) == {}
     with pytest.raises(SystemExit, match="no such mutant"):
         equivalents("cpu", [mutant_of("a.py", 1)])
+    listed.write_text("- {reason: not read, mutants: [[a.py, f, '0']]}\n", "utf-8")
+    twin = known[0]._replace(after="2")
+    assert equivalents("cpu", [*known, twin, mutant_of("a.py", 1)]) == {
+        ("a.py", "f", "0", "1"): "not read",
+        ("a.py", "f", "0", "2"): "not read",
+    }
+
+
+def test_the_committed_list_is_of_lines_that_there_are() -> None:
+    """That there are such mutants of them the bench checks, before it runs any."""
+    for entry in yaml.safe_load(source_mutants.EQUIVALENT.read_text("utf-8")):
+        assert entry["reason"]
+        for module, _, before, *_ in entry["mutants"]:
+            lines = (ROOT / PATH / module).read_text("utf-8").splitlines()
+            assert before in " ".join(line.strip() for line in lines)

@@ -82,7 +82,7 @@ def _repair_warnings(interpreter: Any) -> None:
 
     def execute_quietly(self: Any, *arguments: Any, **meta: Any) -> None:
         with interpreter.np.errstate(all="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)  # of a row without a number
+            warnings.filterwarnings("ignore", "All-NaN", RuntimeWarning)  # of reductions, which errstate does not reach
             execute(self, *arguments, **meta)
 
     interpreter.GridExecutor.__call__ = execute_quietly
