@@ -10,7 +10,7 @@ from torch import Tensor
 from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.oracle import operators
-from falsifiers.oracle_stage_sums import rms_norm_gradients, truncated_product
+from falsifiers.oracle_stage_sums import linear_in_parts, rms_norm_gradients, truncated_product
 from falsifiers.oracle_stages import MOST_PARTS, tensor, widened
 
 
@@ -48,14 +48,14 @@ def linear_cross_entropy(
 
     def forward(splits: int, inputs: Tensors, parameters: Parameters) -> Tensor:
         x, targets, weight = _flat(inputs, parameters, ignored)
-        return operators.cross_entropy(operators.linear(x, weight, None, splits), targets).mean()
+        return operators.cross_entropy(linear_in_parts(x, weight, None, splits), targets).mean()
 
     def vjp(
         splits: int, inputs: Tensors, parameters: Parameters, d_outputs: Tensors, truncated: bool = False
     ) -> Gradients:
         x, targets, weight = _flat(inputs, parameters, ignored)
         dloss = torch.full_like(x[:, 0], 1 / len(x))
-        dz = operators.cross_entropy_vjp(operators.linear(x, weight, None, splits), targets, dloss)
+        dz = operators.cross_entropy_vjp(linear_in_parts(x, weight, None, splits), targets, dloss)
         if splits > 1:
             dz = dz.to(inputs[0].dtype).to(dz.dtype)
         dx = torch.zeros_like(inputs[0], dtype=x.dtype)

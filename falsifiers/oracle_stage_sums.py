@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 
 from aprender.transformer.oracle import operators
+
+
+def linear_in_parts(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None, splits: int) -> Tensor:
+    """The oracle's ``linear``, with ``splits`` partial products added up in place: half the calls, for hundreds."""
+    K = weight_NK.shape[1]
+    first, *others = pairwise([K * i // splits for i in range(splits + 1)])
+    x_MK = x.reshape(-1, K)
+    y_MN = operators.linear(x_MK[:, : first[1]], weight_NK[:, : first[1]])
+    for start, stop in others:
+        y_MN.addmm_(x_MK[:, start:stop], weight_NK[:, start:stop].T)
+    y = y_MN.view(*x.shape[:-1], -1)
+    return y if bias_N is None else y + bias_N
 
 
 def rms_norm_gradients(x: Tensor, gain_D: Tensor, eps: float, dy: Tensor, splits: int) -> tuple[Tensor, Tensor]:

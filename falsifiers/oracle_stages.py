@@ -20,7 +20,7 @@ from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.config import RopeScaling
 from aprender.transformer.oracle import operators, rope
-from falsifiers.oracle_stage_sums import rms_norm_gradients, truncated_product
+from falsifiers.oracle_stage_sums import linear_in_parts, rms_norm_gradients, truncated_product
 
 MOST_PARTS = 256  # of a sum taken in order; with more the error hardly grows, the time does
 HEADS = Layout(rows=2, heads=2)
@@ -216,17 +216,17 @@ def tensor(value: Tensor | float) -> Tensor:
 def _linear(splits: int, kept: torch.dtype | None, truncated: bool = False) -> Operator:
     def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
         (x,), weight, bias = inputs, tensor(parameters["weight"]), parameters.get("bias")
-        y = operators.linear(widened(x), widened(weight), None if bias is None else widened(tensor(bias)), splits)
+        y = linear_in_parts(widened(x), widened(weight), None if bias is None else widened(tensor(bias)), splits)
         return y.to(x.dtype)
 
     def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
         (x,), (dy,), weight = inputs, d_outputs, tensor(parameters["weight"])
         x_MK, dy_MN = widened(x).flatten(0, -2), widened(dy).flatten(0, -2)
-        dx = operators.linear(widened(dy), widened(weight).T, None, min(splits, dy.shape[-1]))
+        dx = linear_in_parts(widened(dy), widened(weight).T, None, min(splits, dy.shape[-1]))
         if truncated:
             dweight = truncated_product(dy_MN.T, x_MK.T, MOST_PARTS)
         else:
-            dweight = operators.linear(dy_MN.T, x_MK.T, None, min(splits, len(x_MK)))
+            dweight = linear_in_parts(dy_MN.T, x_MK.T, None, min(splits, len(x_MK)))
         gradients = {"weight": dweight.to(_kept(weight, kept))}
         if "bias" in parameters:
             gradients["bias"] = _summed(dy_MN, min(splits, len(dy_MN))).to(_kept(weight, kept))

@@ -44,10 +44,9 @@ def linear(x_BTK: Tensor, weight_NK: Tensor, bias_N: Tensor | None = None, k_spl
     K = weight_NK.shape[1]
     edges = [K * i // k_splits for i in range(k_splits + 1)]
     y_BTN = x_BTK[..., : edges[1]] @ weight_NK[:, : edges[1]].T
-    y_MN, x_MK = y_BTN.flatten(0, -2), x_BTK.flatten(0, -2)
     for start, stop in pairwise(edges[1:]):
-        y_MN = torch.addmm(y_MN, x_MK[:, start:stop], weight_NK[:, start:stop].T)
-    return y_MN.view_as(y_BTN) if bias_N is None else y_MN.view_as(y_BTN) + bias_N
+        y_BTN = y_BTN + x_BTK[..., start:stop] @ weight_NK[:, start:stop].T
+    return y_BTN if bias_N is None else y_BTN + bias_N
 
 
 def linear_vjp(x_BTK: Tensor, weight_NK: Tensor, dy_BTN: Tensor) -> tuple[Tensor, Tensor, Tensor]:
