@@ -107,9 +107,9 @@ def window(d: Draw, attention: Any) -> LawRecord:
 
 
 @LAWS.of("window_differing", "attention_wide", interpreted="float32")
-def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
-    """Of all pairs in two tiles only the one farthest apart is outside the window."""
-    T = 2 * tile_of(d)
+def window_of_tiles(d: Draw, attention: Any) -> LawRecord:
+    """Of all pairs in three tiles only the one farthest apart is outside the window."""
+    T = 3 * tile_of(d)
     qkv = narrow(d, T)
     place = in_order(qkv[0]), torch.zeros(1, T, dtype=torch.int64, device=d.device)
     return traced(attention, qkv, place, (0, 1), T - 1)
@@ -117,15 +117,19 @@ def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
 
 @LAWS.of("padding_differing", "attention_wide", interpreted="float32")
 def padding_between_tokens(d: Draw, attention: Any) -> LawRecord:
-    """A place of padding among the keys of one tile, and one among the queries of the next, in a single document."""
-    tile = tile_of(d)
-    T, key, query = 2 * tile, 3, tile + 5
-    qkv = narrow(d, T)
-    document = torch.zeros(1, T, dtype=torch.int64, device=d.device)
-    document[0, key] = document[0, query] = -1
-    place = in_order(qkv[0]), document
-    y = attention(*qkv, place[0], place[0], document, document)[:, [key, query]]
-    return merged([traced(attention, qkv, place, (1, key), T - 1), compared("padding", torch.zeros_like(y), y)])
+    """One place of padding in two tiles of a document: among the keys of the first, or the queries of the second."""
+    tile, records = tile_of(d), []
+    qkv = narrow(d, 2 * tile)
+    position = in_order(qkv[0])
+    for place in (1, tile + 5):
+        document = torch.zeros_like(position)
+        document[0, place] = -1
+        y = attention(*qkv, position, position, document, document)[:, place]
+        records += [
+            traced(attention, qkv, (position, document), (0, place), None),
+            compared("padding", torch.zeros_like(y), y),
+        ]
+    return merged(records)
 
 
 @LAWS.of("documents_differing", "attention_packed", interpreted="float32")
@@ -157,6 +161,14 @@ def padded_is_unpadded(d: Draw, attention: Any) -> LawRecord:
         found = attention(q, k, v, position, position, document, document)[:, left : left + T]
         records.append(compared("padded = unpadded", unpadded.setdefault("y", found), found))
     return merged(records)
+
+
+@LAWS.of("documents_differing", "attention_wide", interpreted="float32")
+def document_between_tokens(d: Draw, attention: Any) -> LawRecord:
+    """The second key of the first tile is a document of its own; without it the tile would need no mask."""
+    qkv = narrow(d, 2 * tile_of(d))
+    position = in_order(qkv[0])
+    return traced(attention, qkv, (position, (position == 1).long()), (1, 2), None)
 
 
 @LAWS.of("heads_differing", "attention_grouped", interpreted="float32")

@@ -98,9 +98,9 @@ def window(d: Draw, attention: Any) -> LawRecord:
 
 
 @LAWS.of("window_differing", "attention_wide", interpreted="float32")
-def window_of_two_tiles(d: Draw, attention: Any) -> LawRecord:
-    """The last query of two tiles sees all keys but the first."""
-    T = 2 * tile_of(d)
+def window_of_tiles(d: Draw, attention: Any) -> LawRecord:
+    """The last query of three tiles sees all keys but the first."""
+    T = 3 * tile_of(d)
     qkv = narrow(d, T)
     place = in_order(qkv[0]), torch.zeros(1, T, dtype=torch.int64, device=d.device)
     return at_one_query(attention, qkv, place, T - 1, 1, T - 1)

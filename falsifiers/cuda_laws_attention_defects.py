@@ -115,6 +115,12 @@ def window_one_too_wide_in_whole_tiles(system: ReplaceableStages) -> Planting:
     return computing(system, WIDE, with_window(lambda window: window + 1))
 
 
+@DEFECTS.plant("documents_leak_in_whole_tiles")
+def documents_leak_in_whole_tiles(system: ReplaceableStages) -> Planting:
+    """A tile that begins and ends in one document goes without a mask, whatever documents stand between."""
+    return fed(system, WIDE, documents_as(lambda q, k: (q, k.clamp(max=0))))
+
+
 @DEFECTS.plant("padding_attended_in_whole_tiles")
 def padding_attended_in_whole_tiles(system: ReplaceableStages) -> Planting:
     """A tile that begins and ends in one document goes without a mask, whatever stands between."""

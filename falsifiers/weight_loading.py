@@ -10,6 +10,7 @@ from aprender.errors import FormatError
 from aprender.falsify.probe import Observation, probe
 from aprender.formats import load_checkpoint
 from aprender.formats.checkpoint import Checkpoint
+from falsifiers.threads import on_one_thread
 from falsifiers.weight_checkpoints import Case
 from falsifiers.weight_defects import DEFECTS
 from falsifiers.weight_system import WEIGHT_LOADING, WeightLoading
@@ -30,6 +31,7 @@ from falsifiers.weight_tokenizer import CHAT_TEMPLATE, texts, tiny_tokenizer
     },
     defects=DEFECTS,
 )
+@on_one_thread
 def tensors(system: WeightLoading) -> Observation:
     """Load every checkpoint and compare each tensor with what was written: name, shape, dtype and every bit.
 

@@ -93,17 +93,23 @@ class Compiler:
 
     def _reference(self, name: str) -> Check:
         """A check that is compiled when it is first needed: an old contract never compiles version 2."""
+        target: Check | None = None
 
         def check(value: Any, path: KeyPath, found: list[Violation]) -> None:
-            target = self.references.get(name)
+            nonlocal target
             if target is None:
-                schema: Any = self.root
-                for step in name.removeprefix("#/").split("/"):
-                    schema = schema[step]
-                target = self.references[name] = self.compile(schema)
+                target = self._target(name)
             target(value, path, found)
 
         return check
+
+    def _target(self, name: str) -> Check:
+        if name not in self.references:
+            schema: Any = self.root
+            for step in name.removeprefix("#/").split("/"):
+                schema = schema[step]
+            self.references[name] = self.compile(schema)
+        return self.references[name]
 
     def _if(self, schema: dict[str, Any]) -> Check:
         condition = self.compile(schema["if"])

@@ -101,7 +101,6 @@ def passes(stage: Attention, given: list[Tensor], places: list[Tensor], d_out: T
     return (out, *stage.backward(saved, d_out)[0])
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice")  # numpy's, in the interpreter
 @pytest.mark.parametrize("first", [5, -3])
 def test_a_document_of_nan_leaves_the_others_alone(first: int, dtype: torch.dtype, device: torch.device) -> None:
     """Documents share tiles of queries and of keys: 0 times NaN must not carry one into the other's gradients."""
@@ -141,7 +140,6 @@ def test_gradients_of_queries_that_do_not_see_it(junk: str, dtype: torch.dtype, 
             assert not a[:, cut:].any()
 
 
-@pytest.mark.filterwarnings("ignore:All-NaN slice")
 @pytest.mark.parametrize("which", range(4))
 def test_nan_that_is_seen_shows_in_every_gradient_that_it_reaches(
     which: int, dtype: torch.dtype, device: torch.device
