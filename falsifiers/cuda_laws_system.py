@@ -112,7 +112,7 @@ def stages_of(d: Draw) -> dict[str, Any]:
     cos, sin = (table[0].to(d.device).contiguous() for table in tables)
     scale = C**-0.5
     return {
-        "embedding": ops.Embedding(d.normal(TOKENS, D)),
+        "embedding": ops.Embedding(d.normal(D, TOKENS).T),  # its last axis is not the dense one
         "linear": ops.Linear(d.normal(45, D, sd=1.5 / D**0.5), d.normal(45, sd=0.5)),
         "linear_of_zeros": ops.Linear(d.normal(45, D, sd=0.0), d.normal(45, sd=0.5)),
         "linear_of_integers": ops.Linear(**whole),
