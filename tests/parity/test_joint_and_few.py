@@ -108,8 +108,8 @@ def test_a_gradient_that_tensor_cores_add_up_is_legal_in_16_bits_only(dtype: tor
     assert found.verdict == ("RED" if red else "GREEN"), found
 
 
-class Truncating:
-    """The stage's first plan, but for the weight's gradient: blocks of 16 products, each sum cut off."""
+class Plan:
+    """The stage's first plan as a candidate."""
 
     def __init__(self, stage: ReferenceStage) -> None:
         self.plan: Operator = next(iter(stage.plans.values()))
@@ -119,6 +119,10 @@ class Truncating:
         y = self.plan.forward(inputs, self.parameters)
         assert isinstance(y, Tensor)
         return y
+
+
+class Truncating(Plan):
+    """The stage's first plan, but for the weight's gradient: blocks of 16 products, each sum cut off."""
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, Tensors]:
         return self(*inputs), inputs
@@ -187,16 +191,3 @@ def test_a_mean_that_depends_on_its_inputs_is_conclusive_and_a_constant_is_not()
     stage = mean_of_squares(one_row_only=True)
     record = compare_stage(stage, Plan(stage), backward=False, calibration=uncalibrated()).records[0]
     assert (record.verdict, record.sensitivity["input 0"]) == ("ERROR", 0)
-
-
-class Plan:
-    """The stage's first plan as a candidate."""
-
-    def __init__(self, stage: ReferenceStage) -> None:
-        self.plan: Operator = next(iter(stage.plans.values()))
-        self.parameters: Parameters = stage.parameters
-
-    def __call__(self, *inputs: Tensor) -> Tensor:
-        y = self.plan.forward(inputs, self.parameters)
-        assert isinstance(y, Tensor)
-        return y
