@@ -77,6 +77,11 @@ def test_a_step_is_torch_s(device: torch.device) -> None:
     assert torch.allclose(w.cpu().double(), parameter.detach(), rtol=3e-7, atol=3e-7)
 
 
+def test_defaults_are_those_of_large_language_models() -> None:
+    """Brown et al. 2020 (arXiv 2005.14165), appendix B: betas 0.9 and 0.95, eps 1e-8, weight decay 0.1."""
+    assert AdamW(1e-3) == AdamW(1e-3, beta1=0.9, beta2=0.95, eps=1e-8, weight_decay=0.1)
+
+
 def test_global_norm_in_float64(device: torch.device) -> None:
     """Squares of 1e-25 are 0 in float32, those of 1e25 inf; a bfloat16 gradient is one among the others."""
     gradients = [normal(seed, 7, 31, dtype=torch.float32, device=device) for seed in (1, 2)]

@@ -123,3 +123,10 @@ def test_embedding_refused(device: torch.device) -> None:
         Embedding(torch.ones(5, 3, device=device))(torch.zeros(1, 2, device=device))
     with pytest.raises(AprenderError, match="float16"):
         Embedding(torch.ones(5, 3, device=device).half())(torch.zeros(1, 2, device=device, dtype=torch.int64))
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_table_that_is_not_dense_is_read_by_its_strides(step: int, device: torch.device) -> None:
+    table_VD = torch.arange(7.0 * 5 * step, device=device).view(7, 5 * step)[:, ::step]
+    tokens_BT = torch.tensor([[6, 0, 3]], device=device)
+    assert torch.equal(Embedding(table_VD)(tokens_BT), table_VD[tokens_BT])

@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from aprender.errors import AprenderError
-from aprender.transformer.cuda.ops import SwiGLU, runtime
+from aprender.transformer.cuda.ops import Linear, Logits, SwiGLU, runtime
 from aprender.transformer.cuda.ops.interpreter import from_bfloat16_bits, to_bfloat16_bits
-from aprender.transformer.cuda.ops.runtime import check_device, launch, tl, triton
+from aprender.transformer.cuda.ops.runtime import check_device, launch, library_kernel, tl, triton
 
 ROOT = Path(__file__).parents[3]
 
@@ -129,3 +129,12 @@ def test_kernels_compile_for_an_h100_without_one() -> None:
     assert {"attention_forward", "attention_backward_keys", "cross_entropy", "adamw_step"} <= kernels
     shared = [int(line.split("shared=")[1].split()[0]) for line in result.stdout.splitlines()]
     assert max(shared) <= 227 * 1024  # an H100's shared memory per block
+
+
+def test_library_calls_are_named_by_the_library_that_makes_them() -> None:
+    """Evidence records these names: a product of cuBLAS is not torch's, and nothing is added where there is no bias."""
+    weight, bias = torch.ones(3, 4), torch.ones(3)
+    with_bias, without, logits = Linear(weight, bias), Linear(weight, None), Logits(weight)
+    assert (with_bias.kernel, with_bias.backward_kernel) == ("cpu:mm+torch:add", "cpu:mm+cpu:mm+torch:sum")
+    assert (without.kernel, without.backward_kernel, logits.kernel) == ("cpu:mm", "cpu:mm+cpu:mm", "cpu:mm")
+    assert library_kernel(torch.device("cuda"), "mm", "add") == "cublas:mm+torch:add"
