@@ -7,14 +7,13 @@ Models of 2 to 4 layers are drawn (widths, heads, biases, QK-norm, windows, docu
 parity compares every operator; in each of 10 trials of a model one defect is planted in one operator of a drawn layer,
 and what parity names first is read. In a trial only that operator is run again: the others' results can't change.
 A defect that changes no bit there (a bias rounded to bfloat16 in a bfloat16 model) is inert and does not count; one
-that is not RED counts as wrong. Exits with 1 where less than 98% are right, with 3 where fewer than 300 count.
+that nothing names counts as wrong. Exits with 1 where less than 98% are right, with 3 where fewer than 300 count.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
-import math
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,6 +34,7 @@ from aprender.transformer.oracle import operators
 from aprender.transformer.oracle.attention import Places
 from bench.model_stages import IGNORED, Reading, after_layers, embedding, of_layer, traced
 from bench.operator_stages import Pair
+from bench.shares import interval
 from falsifiers import oracle_attention_stage
 from falsifiers.cuda_operator_cases import EPS, POSITIONS, THETA, Leading, cases
 from falsifiers.cuda_operator_defects import DEFECTS
@@ -286,19 +286,11 @@ def trial(clean: Mapping[str, Compared], defect: str, kind: Kind, d: Draw, seed:
     return Trial(defect, kind.dtype, seed, place, named, found, wrong.digest == right.digest)
 
 
-def wilson(right: int, total: int) -> tuple[float, float]:
-    """The interval of Wilson (1927) that holds a share at 95%, of ``right`` in ``total`` trials."""
-    z2 = 1.959964**2
-    centre = (right + z2 / 2) / (total + z2)
-    half = math.sqrt(z2 * (right * (total - right) / total + z2 / 4)) / (total + z2)
-    return centre - half, centre + half
-
-
 def report(found: list[Trial], seconds: float) -> int:
     """Print shares and what was wrong; returns the exit code."""
     counted = [t for t in found if not t.inert]
     right = sum(t.right for t in counted)
-    share = right / len(counted) if counted else 0.0
+    low, share, high = interval(right, len(counted))
     models, defects = len({t.seed for t in found}), len({t.defect for t in counted})
     print(f"\n{len(found)} trials in {models} models, {len(found) - len(counted)} inert, {seconds:.0f} s")
     print(f"{defects} of {len(DEFECTS)} defects counted")
@@ -306,7 +298,6 @@ def report(found: list[Trial], seconds: float) -> int:
         of = [t.right for t in counted if t.dtype == dtype]
         print(f"  {dtype}: {sum(of)} of {len(of)} right")
     if counted:
-        low, high = wilson(right, len(counted))
         print(f"right: {right} of {len(counted)}, {share:.2%} (95% interval: {low:.2%} to {high:.2%})")
     for t in counted:
         if not t.right:

@@ -16,7 +16,8 @@ pytest.importorskip("mutmut", reason="source mutants are mutmut's: pip install '
 from bench import source_mutants
 from bench.mutant import Mutant, modules_below, mutants, stratified
 from bench.mutant_runs import PATH, Result
-from bench.source_mutants import Record, equivalents, interval, summary
+from bench.shares import interval
+from bench.source_mutants import Record, equivalents, summary
 
 ROOT = Path(__file__).parents[1]
 
@@ -165,7 +166,7 @@ def test_survivors_are_shown_and_equivalent_ones_are_not_counted() -> None:
     assert "SURVIVED\ndiff of 3\n" in text
     assert "diff of 4" not in text
     assert "5 of 6 mutants run, 1 wanted and not run" in text
-    assert "killed: 3 of 4 that are not equivalent, 75.0% (95 % interval 30.1% to 95.4%)" in text
+    assert "killed: 3 of 4 that are not equivalent, 75.0% (95% interval 30.1% to 95.4%)" in text
     assert "killed by RED alone, without those that crash or never end: 50.0%" in text
     assert share == 0.75
 
@@ -176,10 +177,11 @@ def test_a_killed_mutant_that_is_listed_as_equivalent_fails_the_bench() -> None:
     assert share == 0.0
 
 
-def test_the_interval_of_a_share() -> None:
+def test_the_interval_of_a_share_is_the_published_one() -> None:
+    """Brown, Cai and DasGupta 2001: never outside 0 to 1, and not of no width where all are hits."""
     assert interval(0, 0) == (0.0, 0.0, 1.0)
-    low, share, high = interval(95, 100)
-    assert (round(low, 3), share, round(high, 3)) == (0.888, 0.95, 0.978)
+    assert interval(98, 100) == pytest.approx((0.9300, 0.98, 0.9945), abs=1e-4)
+    assert interval(100, 100) == pytest.approx((0.9630, 1.0, 1.0), abs=1e-4)
 
 
 def test_results_on_disk_are_taken_up_again_but_not_those_of_other_code(tmp_path: Path) -> None:

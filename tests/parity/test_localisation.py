@@ -10,7 +10,7 @@ import torch
 from aprender.falsify.probe import Defects
 from aprender.parity.teacher_forced import teacher_forced
 from bench import localisation
-from bench.localisation import Compared, Draw, Kind, Trial, pairs, plan, report, targets_of, trial, wilson
+from bench.localisation import Compared, Draw, Kind, Trial, pairs, plan, report, targets_of, trial
 from falsifiers.cuda_operator_defects import DEFECTS
 from falsifiers.cuda_operator_planting import Planting, holding
 from falsifiers.cuda_operator_system import ReplaceableStages
@@ -81,12 +81,6 @@ def test_defects_are_planted_evenly_where_they_fit() -> None:
         counts = Counter(name for seed, of in planned.items() if Kind.of(seed).dtype == dtype for name in of)
         assert set(counts) == set(DEFECTS)
         assert min(counts.values()) >= 4
-
-
-def test_wilsons_interval_is_the_published_one() -> None:
-    """Brown, Cai and DasGupta 2001: never outside 0 to 1, and not of no width where all are right."""
-    assert wilson(98, 100) == pytest.approx((0.9300, 0.9945), abs=1e-4)
-    assert wilson(100, 100) == pytest.approx((0.9630, 1.0), abs=1e-4)
 
 
 def outcomes(right: int, wrong: int, inert: int) -> list[Trial]:
