@@ -308,7 +308,7 @@ def report(found: list[Trial], seconds: float) -> int:
 def main() -> None:
     """Plant, print and exit."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--trials", type=int, default=720)
+    parser.add_argument("--trials", type=int, default=720, help=f"rounded up to whole models of {PER_MODEL}")
     parser.add_argument("--first", type=int, default=0, help="the first model's seed")
     parser.add_argument("--processes", type=int, default=1)
     a = parser.parse_args()

@@ -135,13 +135,12 @@ class Record:
         self.entries: dict[str, dict[str, Any]] = {}
         if file is None:
             return
-        if file.is_file():
-            first, *lines = (json.loads(line) for line in file.read_text("utf-8").splitlines())
-            if first != header:
-                sys.exit(f"{file} holds results of other code, or of another device: remove it")
-            self.entries = {entry["name"]: entry for entry in lines}
-        else:
+        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.is_file() else []
+        if not lines:
             file.write_text(json.dumps(header) + "\n", "utf-8")
+        elif lines[0] != header:
+            sys.exit(f"{file} holds results of other code, or of another device: remove it")
+        self.entries = {entry["name"]: entry for entry in lines[1:]}
 
     def add(self, mutant: Mutant, result: Result, diff: str) -> None:
         """Keep one result, of a survivor with its diff."""

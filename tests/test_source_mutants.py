@@ -186,6 +186,7 @@ def test_the_interval_of_a_share_is_the_published_one() -> None:
 
 def test_results_on_disk_are_taken_up_again_but_not_those_of_other_code(tmp_path: Path) -> None:
     file = tmp_path / "results.jsonl"
+    file.touch()  # as mktemp leaves it
     Record(file, {"code": "1"}).add(mutant_of("a.py", 0), result("GREEN"), "its diff\n")
     again = Record(file, {"code": "1"})
     assert [(entry["verdict"], entry["diff"]) for entry in again.entries.values()] == [("SURVIVED", "its diff\n")]
