@@ -140,8 +140,11 @@ import sys
 sys.modules["triton"] = None
 from pathlib import Path
 from aprender.contracts.load import load
+from aprender.falsify.cache import ObservationCache
 from aprender.falsify.probe import Options
 from aprender.falsify.run import Runner
+ObservationCache.get = lambda *arguments: None  # what an earlier run observed with triton says nothing here
+ObservationCache.put = lambda *arguments: None
 loaded = load(sorted(Path("contracts").glob("*.yaml")))
 runner = Runner(Options("cpu", None))
 for contract in loaded.contracts:
