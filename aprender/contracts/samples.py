@@ -9,7 +9,7 @@ from aprender.contracts.expression import Comparison, EvaluationError, Sides
 
 _VALUES = (
     0.0, 1.0, -1.0, 0.5, -0.5, 0.9, 1.001, 1.5, 2.0, 3.7, -3.7, 7.0, 10.0, -10.0, 0.1, 2.718, 1e-3, -1e-3, 100.0, 1e3,
-    -1e3, 1e-9, 1e6, -1e6, 1e12, 1e-100, 1e100, -1e100,
+    -1e3, 1e-9, 1e6, -1e6, 1e12, 1e-100, 1e100, -1e100, 5e-324, 1e302, 1.7e308,
 )  # fmt: skip
 _ALL_COMBINATIONS_UP_TO = 2000
 _SAMPLE = 1500

@@ -181,9 +181,10 @@ def test_every_value_lies_in_the_interval(side: str, x: float, y: float) -> None
     assert value <= reached.high or math.isclose(reached.high, value)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True)  # what only samples say, a rare number may refute
 @given(left=SIDES, symbol=st.sampled_from(["<", "<=", ">", ">="]), right=SIDES, x=VALUES, y=VALUES)
 @example("(x / log2(y))", "<=", "abs(x)", 1.0, 1.5)  # once no sample had a logarithm between 0 and 1
+@example("1e3", "<", "min(x, log2(x))", 1.1e301, 0.0)  # nor one above 1000
 def test_nothing_refutes_what_was_called_foregone(left: str, symbol: str, right: str, x: float, y: float) -> None:
     """But rounding, where the names cancel on paper."""
     comparison = parse(f"{left} {symbol} {right}")
