@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aprender.parity import sensitivity
 from aprender.parity.blocks import TILE, Blocks, Layout
 from aprender.parity.calibration import LEAST_SEEDS, Calibration, uncalibrated
 from aprender.parity.compare import compare_stage
@@ -191,3 +192,34 @@ def test_a_mean_that_depends_on_its_inputs_is_conclusive_and_a_constant_is_not()
     stage = mean_of_squares(one_row_only=True)
     record = compare_stage(stage, Plan(stage), backward=False, calibration=uncalibrated()).records[0]
     assert (record.verdict, record.sensitivity["input 0"]) == ("ERROR", 0)
+
+
+def test_random_signs_cancel_in_a_mean_and_a_common_factor_counts() -> None:
+    """In the mean of two million numbers +-10% is a change of 0.1 / sqrt(n): too little to be seen, unlike 10% of all."""
+
+    def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
+        return (inputs[0] * tensor(parameters["weight"])).mean()
+
+    x = torch.rand(2**16, 32, generator=generator(5)) + 0.5
+    operator = Operator(forward)
+    stage = ReferenceStage("mean", (x,), {"weight": torch.rand(32) + 0.5}, operator, {"": operator}, seed=9)
+    signs, common = (float(z) for _, (z,) in sensitivity.moved_by_inputs(stage, one_number=True))
+    exact = float((x.double() * tensor(stage.parameters["weight"]).double()).mean())
+    assert abs(signs / exact - 1) < 1e-3
+    assert common == pytest.approx(1.1 * exact, rel=1e-12)
+    record = compare_stage(stage, Plan(stage), backward=False, calibration=uncalibrated()).records[0]
+    assert record.sensitivity["input 0"] == pytest.approx(record.sensitivity["weight"]), (
+        "10% of it moves the mean as much"
+    )
+    assert [name for name, _ in sensitivity.moved_by_inputs(stage, one_number=False)] == ["input 0"]
+
+
+def test_a_plan_that_comes_after_a_judgement_counts() -> None:
+    """What is allowed is computed once, and anew when there is another plan."""
+    z = torch.randn(64, 48, generator=generator(6), dtype=torch.float64)
+    envelope = Envelope(z, torch.float32, Blocks((64, 48), Layout(1)), uncalibrated())
+    rough = (z * (1 + 1e-4 * torch.randn(64, 48, generator=generator(7), dtype=torch.float64))).float()
+    envelope.add(z.float())
+    assert envelope.judge(rough).ratio > 1
+    envelope.add(rough)
+    assert envelope.judge(rough).ratio < 1
