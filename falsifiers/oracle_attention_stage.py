@@ -7,7 +7,9 @@ blocks of keys with a running maximum, as FlashAttention does it.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +21,9 @@ from aprender.transformer.oracle.attention import Places, allowed_pairs
 from falsifiers.oracle_stages import widened
 
 LOG2_E = math.log2(math.e)  # GPUs have exp2 in hardware; kernels multiply scores by this
-KEY_BLOCK = 64  # the tile of keys of an online softmax
+Sums = Literal["whole", "by head", "by group"]
+Attended = Callable[[Tensors, Parameters], Tensor]
+KEY_BLOCK, SMALL_BLOCK = 64, 32  # tiles of keys of an online softmax
 
 
 def attend(
@@ -45,14 +49,15 @@ def attend(
         found = attention.attention_vjp(q, k, v, seen(places, window), float(parameters["scale"]), d_outputs[0])
         return Gradients((*found, *[None] * 4), {})
 
-    def plan(rounded: bool, steps: bool) -> Operator:
-        return Operator(partial(_attend, rounded, steps, window), partial(_attend_vjp, rounded, steps, window))
+    def plan(attended: Attended, rounded: bool, sums: Sums) -> Operator:
+        return Operator(attended, partial(_attend_vjp, attended, rounded, sums, window))
 
     plans = {
-        "float32 inside": plan(rounded=False, steps=False),
-        "term by term": plan(rounded=False, steps=True),
-        "weights rounded": plan(rounded=True, steps=False),
-        "blocks of keys": Operator(partial(_attend_by_blocks, window), partial(_attend_vjp, True, True, window)),
+        "float32 inside": plan(partial(_attend, False, False, window), rounded=False, sums="whole"),
+        "term by term": plan(partial(_attend, False, True, window), rounded=False, sums="by head"),
+        "weights rounded": plan(partial(_attend, True, False, window), rounded=True, sums="whole"),
+        "blocks of keys": plan(partial(_attend_by_blocks, KEY_BLOCK, window), rounded=True, sums="by head"),
+        "small blocks of keys": plan(partial(_attend_by_blocks, SMALL_BLOCK, window), rounded=True, sums="by group"),
     }
     inputs = (*heads, queries.positions_BT, keys.positions_BT, queries.documents_BT, keys.documents_BT)
     # Where few keys are seen, or by few queries, a row is a weight times a vector, and the weight was rounded.
@@ -109,13 +114,13 @@ def _product(steps: bool, a: Tensor, b: Tensor) -> Tensor:
     return total
 
 
-def _attend_by_blocks(window: int | None, inputs: Tensors, parameters: Parameters) -> Tensor:
+def _attend_by_blocks(size: int, window: int | None, inputs: Tensors, parameters: Parameters) -> Tensor:
     """Milakov and Gimelshein 2018 (arXiv 1805.02867): weights rounded, the sum divided out at the end."""
     q, k, v, allowed = _expanded(inputs, window)
     largest = torch.full_like(q[..., :1], -math.inf)
     total, out = torch.zeros_like(largest), torch.zeros_like(q)
-    for start in range(0, k.shape[2], KEY_BLOCK):
-        block = slice(start, start + KEY_BLOCK)
+    for start in range(0, k.shape[2], size):
+        block = slice(start, start + size)
         scores = torch.where(allowed[..., block], q @ k[:, :, block].mT * float(parameters["scale"]), -math.inf)
         new = torch.maximum(largest, scores.amax(-1, keepdim=True))
         shift = torch.where(new == -math.inf, 0.0, new)
@@ -127,31 +132,46 @@ def _attend_by_blocks(window: int | None, inputs: Tensors, parameters: Parameter
 
 
 def _attend_vjp(
-    rounded: bool, steps: bool, window: int | None, inputs: Tensors, parameters: Parameters, d_outputs: Tensors
+    attended: Attended,
+    rounded: bool,
+    sums: Sums,
+    window: int | None,
+    inputs: Tensors,
+    parameters: Parameters,
+    d_outputs: Tensors,
 ) -> Gradients:
     """As FlashAttention writes it (arXiv 2205.14135, algorithm 4).
 
-    Weights from the stored logarithm of their sum, the row sum from the output and dout. ``rounded``: weights and the
-    scores' gradients are stored. ``steps``: sums are taken term by term, exponents have base 2, and the gradients of k
-    and v of each query head are stored before their group's sum.
+    Weights from the stored logarithm of their sum, the row sum from dout and the output. ``rounded``: the output is the
+    one that the forward pass ``attended`` to store; weights and the scores' gradients are stored as well. ``sums`` that
+    are not "whole" are taken term by term, with exponents of base 2: "by head" the gradients of k and v of each query
+    head are stored before their group's sum, "by group" one sum goes over the queries of all heads.
     """
     q, k, v, allowed = _expanded(inputs, window)
-    dtype, scale = inputs[0].dtype, float(parameters["scale"])
+    dtype, scale, steps, G = inputs[0].dtype, float(parameters["scale"]), sums != "whole", inputs[1].shape[2]
     dout = widened(d_outputs[0]).transpose(1, 2)
     scores = _scores(steps, q, k, allowed, parameters)
     log_sum = scores.logsumexp(-1, keepdim=True)
     log_sum = torch.where(log_sum == -math.inf, 0.0, log_sum)
     p = torch.exp2(scores * LOG2_E - log_sum * LOG2_E) if steps else torch.exp(scores - log_sum)
-    out = _product(steps, p, v)
-    if rounded:
-        out = widened(out.to(dtype))
+    out = widened(attended(inputs, parameters)).transpose(1, 2) if rounded else _product(steps, p, v)
     ds = p * (_product(steps, dout, v.mT) - (dout * out).sum(-1, keepdim=True))
     if rounded:
         p, ds = widened(p.to(dtype)), widened(ds.to(dtype))
-    by_head = (scale * _product(steps, ds.mT, q), _product(steps, p.mT, dout))
-    dk, dv = (_grouped(widened(x.to(dtype) if steps else x), inputs[1].shape[2]) for x in by_head)
+    pairs = ((ds, scale * q), (p, dout))
+    if sums == "by group":
+        dk, dv = (_product(True, _of_group(a, G).mT, _of_group(b, G)) for a, b in pairs)
+    else:
+        by_head = (_product(steps, a.mT, b) for a, b in pairs)
+        dk, dv = (_grouped(widened(x.to(dtype) if steps else x), G) for x in by_head)
     found = (x.transpose(1, 2).to(dtype) for x in (scale * _product(steps, ds, k), dk, dv))
     return Gradients((*found, *[None] * 4), {})
+
+
+def _of_group(x_BHTN: Tensor, G: int) -> Tensor:
+    """The rows of all query heads of a group, one after the other: [B, G, H / G * T, N]."""
+    B, H, T, N = x_BHTN.shape
+    return x_BHTN.reshape(B, G, H // G * T, N)
 
 
 def _grouped(x_BHSC: Tensor, G: int) -> Tensor:
