@@ -133,8 +133,12 @@ class Projections:
         for gains in self._gains:
             gains.add(s_MN)
         if self._mean_N is not None and self._square_N is not None:
-            self._mean_N = torch.maximum(self._mean_N, s_MN.mean(0).abs())
-            self._square_N = torch.maximum(self._square_N, s_MN.square().mean(0))
+            mean_N, square_N = s_MN.mean(0), s_MN.square().mean(0)
+            # Rows may have a part in common: of attention's dk, what rounding does to a query's row sum reaches all of
+            # its keys. In a channel's mean that is one draw; how large such draws are, all channels say together.
+            parts_N = torch.where(square_N > 0, self.blocks.M * mean_N.square() / square_N, 1.0)
+            self._mean_N = torch.maximum(self._mean_N, mean_N.abs())
+            self._square_N = torch.maximum(self._square_N, square_N * max(float(parts_N.mean()), 1.0))
 
     def measure(self, r: Tensor) -> Iterator[Measured]:
         """(C) gain, directions (in units of the parameter), gains by row and column; (D) the worst channel mean."""

@@ -166,6 +166,30 @@ def test_a_factor_on_columns_that_move_together_is_still_red() -> None:
     assert all(column_gains(*one_number_times_a_vector(seed, 1.005)) > 1 for seed in range(20))
 
 
+def rows_with_a_common_part(seed: int, bias: float = 0.0) -> float:
+    """The ratio of the channel mean of an honest candidate, whose errors share a part in all rows, as a plan's do.
+
+    A sixteenth of the variance is common: what attention's dk has of the rounded row sums of its queries. ``bias`` is
+    added to one channel, in units of one error.
+    """
+    draw = generator(seed)
+    z = torch.randn(400, 48, generator=draw, dtype=torch.float64)
+    own = torch.randn(2, 400, 48, generator=draw, dtype=torch.float64)
+    common = torch.randn(2, 1, 48, generator=draw, dtype=torch.float64)
+    plan, y = z + 2.0**-7 * (own + common / 4)
+    y[:, 5] += bias * 2.0**-7
+    envelope = Envelope(z, torch.bfloat16, Blocks((400, 48), Layout(1)), uncalibrated())
+    envelope.add(plan.float())
+    (found,) = (m.ratio for m in envelope.judge(y.float()).measured if m.statistic == "channel mean")
+    return found
+
+
+def test_a_part_that_rows_have_in_common_is_legal_in_a_mean_and_a_bias_still_red() -> None:
+    """One draw a channel does not say how large the common part is: 48 do."""
+    assert max(rows_with_a_common_part(seed) for seed in range(200)) < 0.7  # 9,600 draws reach 4.4 of 7.5 sd
+    assert min(rows_with_a_common_part(seed, bias=4.0) for seed in range(20)) > 1
+
+
 def mean_of_squares(one_row_only: bool) -> ReferenceStage:
     """A mean over 4,096 rows whose tokens choose the row's factor; with ``one_row_only`` it sees the first row alone."""
 
