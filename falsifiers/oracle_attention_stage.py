@@ -143,12 +143,13 @@ def _attend_vjp(
     """As FlashAttention writes it (arXiv 2205.14135, algorithm 4).
 
     Weights from the stored logarithm of their sum, the row sum from dout and the output. ``rounded``: the output is the
-    one that the forward pass ``attended`` to store; weights and the scores' gradients are stored as well. ``sums`` that
-    are not "whole" are taken term by term, with exponents of base 2: "by head" the gradients of k and v of each query
-    head are stored before their group's sum, "by group" one sum goes over the queries of all heads.
+    one that the forward pass ``attended`` to store; weights and the scores' gradients are stored as well. ``sums`` "by
+    head": all are taken term by term, exponents have base 2, and the gradients of k and v of each query head are stored
+    before their group's sum. "by group": those two gradients are sums over the queries of all heads, one term after the
+    other, as kernels take them whose program is a tile of keys.
     """
     q, k, v, allowed = _expanded(inputs, window)
-    dtype, scale, steps, G = inputs[0].dtype, float(parameters["scale"]), sums != "whole", inputs[1].shape[2]
+    dtype, scale, steps, G = inputs[0].dtype, float(parameters["scale"]), sums == "by head", inputs[1].shape[2]
     dout = widened(d_outputs[0]).transpose(1, 2)
     scores = _scores(steps, q, k, allowed, parameters)
     log_sum = scores.logsumexp(-1, keepdim=True)
