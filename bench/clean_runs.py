@@ -87,7 +87,15 @@ def embedding(d: Draw) -> Pair:
 def linear(d: Draw) -> Pair:
     x, weight = d.normal(d.B, d.T, d.D), d.normal(d.F, d.D, sd=1.5 / d.D**0.5)
     bias = d.one_of((None, d.normal(d.F, sd=0.5)))
-    return oracle_stages.linear("q_proj", x, weight, bias, d.seed, torch.float32), ops.Linear(weight, bias)
+    return oracle_stages.linear("linear", x, weight, bias, d.seed, torch.float32), ops.Linear(weight, bias)
+
+
+def projections(d: Draw) -> Pair:
+    widths = (d.H * d.C, d.G * d.C, d.G * d.C)
+    x, weights = d.normal(d.B, d.T, d.D), [d.normal(N, d.D, sd=1.5 / d.D**0.5) for N in widths]
+    biases = d.one_of((None, [d.normal(N, sd=0.5) for N in widths]))
+    reference = cuda_operator_references.projections("qkv_proj", x, weights, biases, d.seed, torch.float32)
+    return reference, ops.FusedLinear(torch.cat(weights), None if biases is None else torch.cat(biases), widths)
 
 
 def rms_norm(d: Draw) -> Pair:
@@ -139,7 +147,7 @@ def loss(d: Draw) -> Pair:
 
 
 STAGES: tuple[Callable[[Draw], Pair], ...] = (
-    *(embedding, linear, rms_norm, add_rms_norm, rotate, attention, swiglu, residual, loss),
+    *(embedding, linear, projections, rms_norm, add_rms_norm, rotate, attention, swiglu, residual, loss),
 )
 
 

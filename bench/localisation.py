@@ -54,7 +54,7 @@ UNFILLED = 7  # slots of the cache that hold no token
 # of a model: whole, packed with windows, or over a cache.
 PLACES: Mapping[str, tuple[str, ...]] = {
     "embed_tokens": ("embed_tokens",),
-    "q_proj": ("q_proj", "k_proj", "v_proj"),
+    "qkv_proj": ("qkv_proj",),
     "o_proj": ("o_proj", "gate_proj", "up_proj", "down_proj"),
     "input_layernorm": ("input_layernorm", "norm"),
     "add_norm": ("post_attention_layernorm",),

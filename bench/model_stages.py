@@ -14,7 +14,7 @@ from torch import Tensor
 
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import ops
-from aprender.transformer.cuda.build import EMBEDDING, HEAD, build_block
+from aprender.transformer.cuda.build import EMBEDDING, HEAD, QKV, build_block
 from aprender.transformer.cuda.rope_tables import rope_tables
 from aprender.transformer.oracle import layer, operators, rope
 from aprender.transformer.oracle.attention import Places, allowed_pairs
@@ -109,8 +109,7 @@ class _Layer:
         """From the first norm to o_proj."""
         t, r = self.trace, self.r
         yield self._norm("input_layernorm", t.x_BTD)
-        for name in ("q_proj", "k_proj", "v_proj"):
-            yield self._linear(name, t.normed_BTD)
+        yield self._projections(t.normed_BTD)
         for kind, heads in (("q", t.projected_q_BTHC), ("k", t.projected_k_BTGC)):
             if r.config.qk_norm:
                 yield self._norm(f"{kind}_norm", heads)
@@ -134,11 +133,17 @@ class _Layer:
         x, branch = t.middle_BTD.to(r.dtype), (t.out_BTD - t.middle_BTD).to(r.dtype)
         yield Pair("residual", oracle_stages.add(f"{self.at}residual", x, branch, self.seed), self.block.residual)
 
+    def _projections(self, x: Tensor) -> Pair:
+        modules = [f"{self.prefix}self_attn.{name}" for name in QKV]
+        weights = [self.weights[f"{module}.weight"] for module in modules]
+        biases = [self.weights[f"{module}.bias"] for module in modules] if self.r.config.qkv_bias else None
+        parameters = (x.to(self.r.dtype), weights, biases, self.seed, torch.float32)
+        reference = cuda_operator_references.projections(f"{self.at}qkv_proj", *parameters)
+        return Pair("qkv_proj", reference, self.block.qkv_proj)
+
     def _linear(self, name: str, x: Tensor) -> Pair:
-        module = "self_attn" if name[0] in "qkvo" else "mlp"
-        weight, bias = (self.weights.get(f"{self.prefix}{module}.{name}.{of}") for of in ("weight", "bias"))
-        assert weight is not None  # noqa: S101 - the block could not be built without
-        parameters = (x.to(self.r.dtype), weight, bias, self.seed, torch.float32)
+        weight = self.weights[f"{self.prefix}{'self_attn' if name == 'o_proj' else 'mlp'}.{name}.weight"]
+        parameters = (x.to(self.r.dtype), weight, None, self.seed, torch.float32)
         return Pair(name, oracle_stages.linear(f"{self.at}{name}", *parameters), getattr(self.block, name))
 
     def _norm(self, name: str, x: Tensor) -> Pair:

@@ -133,8 +133,10 @@ def _attention_half(shape: Shape, d: Draw, layer: int) -> Iterator[Pair]:
     norm = oracle_stages.rms_norm(f"{name}input_layernorm", x, gain, EPS, seed, torch.float32)
     yield Pair("input_layernorm", norm, ops.RMSNorm(gain, EPS))
     x = d.normal(1, T, D, outlier=30.0)
-    for kind, heads in (("q_proj", H), ("k_proj", G), ("v_proj", G)):
-        yield _linear(kind, name, seed, x, d.weight(heads * C, D), d.normal(heads * C, sd=0.5, outlier=50.0))
+    widths = (H * C, G * C, G * C)
+    weights, biases = [d.weight(N, D) for N in widths], [d.normal(N, sd=0.5, outlier=50.0) for N in widths]
+    reference = cuda_operator_references.projections(f"{name}qkv_proj", x, weights, biases, seed, torch.float32)
+    yield Pair("qkv_proj", reference, ops.FusedLinear(torch.cat(weights), torch.cat(biases), widths))
     positions = torch.arange(T, device=d.device)[None]
     rotate = ops.Rope(*tables(shape, T, d.device))
     for kind, heads in (("q_rope", H), ("k_rope", G)):
@@ -146,7 +148,7 @@ def _attention_half(shape: Shape, d: Draw, layer: int) -> Iterator[Pair]:
     qkv = (q, k, d.normal(1, T, G, C, sd=1.5))
     attend = oracle_attention_stage.attend(f"{name}attention", qkv, places, places, scale, None, seed)
     yield Pair("attention", attend, Leading(ops.Attention(scale), 5))
-    yield _linear("o_proj", name, seed, d.normal(1, T, H * C), d.weight(D, H * C), None)
+    yield _linear("o_proj", name, seed, d.normal(1, T, H * C), d.weight(D, H * C))
 
 
 def _feed_forward_half(shape: Shape, d: Draw, layer: int) -> Iterator[Pair]:
@@ -158,14 +160,14 @@ def _feed_forward_half(shape: Shape, d: Draw, layer: int) -> Iterator[Pair]:
     yield Pair(kind, add_norm, ops.AddRMSNorm(gain, EPS))
     x = d.normal(1, T, D, outlier=30.0)
     for kind in ("gate_proj", "up_proj"):
-        yield _linear(kind, name, seed, x, d.weight(F, D), None)
+        yield _linear(kind, name, seed, x, d.weight(F, D))
     gate, up = d.normal(1, T, F, sd=2.0), d.normal(1, T, F, sd=1.5)
     yield Pair("swiglu", oracle_stages.swiglu(f"{name}swiglu", gate, up, seed), ops.SwiGLU())
-    yield _linear("down_proj", name, seed, d.normal(1, T, F, outlier=30.0), d.weight(D, F), None)
+    yield _linear("down_proj", name, seed, d.normal(1, T, F, outlier=30.0), d.weight(D, F))
     x, branch = d.normal(1, T, D, outlier=30.0), d.normal(1, T, D)
     yield Pair("residual", oracle_stages.add(f"{name}residual", x, branch, seed), ops.ResidualAdd())
 
 
-def _linear(kind: str, name: str, seed: int, x: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Pair:
-    reference = oracle_stages.linear(f"{name}{kind}", x, weight_NK, bias_N, seed, torch.float32)
-    return Pair(kind, reference, ops.Linear(weight_NK, bias_N))
+def _linear(kind: str, name: str, seed: int, x: Tensor, weight_NK: Tensor) -> Pair:
+    reference = oracle_stages.linear(f"{name}{kind}", x, weight_NK, None, seed, torch.float32)
+    return Pair(kind, reference, ops.Linear(weight_NK, None))

@@ -16,9 +16,8 @@ from aprender.transformer.cuda.batch import Places
 from aprender.transformer.cuda.block import Stage
 from aprender.transformer.cuda.stages import get_stage, replaced
 from aprender.transformer.oracle import operators, rope
+from falsifiers.projections import QKV, bias_with, part
 from falsifiers.transformer_system import TransformerUnderContract
-
-PROJECTIONS = ("q_proj", "k_proj", "v_proj")
 
 
 @dataclass(frozen=True)
@@ -73,7 +72,7 @@ class AttentionInputs:
         )
         gain_D = self._weight("input_layernorm.weight")
         self.normed_BTD = operators.rms_norm(x_BTD.double().cpu(), gain_D, self.config.rms_norm_eps)
-        self.unperturbed = {projection: self._expected(projection) for projection in PROJECTIONS}
+        self.unperturbed = {projection: self._expected(projection) for projection in QKV}
 
     def observed(self) -> list[Tensor]:
         """[q_BTHC, k_BTGC, v_BTGC] as the CUDA path hands them to attention, as float64.
@@ -93,7 +92,7 @@ class AttentionInputs:
 
     def error(self, observed: list[Tensor]) -> float:
         """The largest distance of ``observed`` from the oracle, in envelopes, over all elements of q, k and v."""
-        pairs = ((seen, *self.unperturbed[projection]) for projection, seen in zip(PROJECTIONS, observed, strict=True))
+        pairs = ((seen, *self.unperturbed[projection]) for projection, seen in zip(QKV, observed, strict=True))
         return float(torch.stack([((seen - exact).abs() / envelope).max() for seen, exact, envelope in pairs]).max())
 
     def response(self, projection: str, base: list[Tensor], generator: torch.Generator) -> Response:
@@ -102,25 +101,25 @@ class AttentionInputs:
         The perturbation is of the bias's own size, at least 0.5, differs in every channel, and is undone. Where the
         block holds no such bias nothing moves, which is as far from the expected response as can be.
         """
-        stage: Any = get_stage(self.model, f"layers.{self.index}.{projection}")
+        stage: Any = get_stage(self.model, f"layers.{self.index}.qkv_proj")
         stored_N = self.tensors[f"model.layers.{self.index}.self_attn.{projection}.bias"]
         scale = max(1.0, float(stored_N.square().mean().sqrt()))
         delta_N = (0.5 + torch.rand(stored_N.shape, generator=generator)) * scale
         delta_N *= torch.where(torch.rand(stored_N.shape, generator=generator) < 0.5, -1.0, 1.0)
-        bias_N, moved, shift_N = stage.bias, base, delta_N.double()
+        held, bias_N, moved, shift_N = stage.bias, part(stage, projection).bias, base, delta_N.double()
         if bias_N is not None:
             perturbed_N = bias_N + delta_N.to(bias_N.device)
             shift_N = (perturbed_N.double() - bias_N.double()).cpu()  # what float32 made of it
-            stage.bias = perturbed_N
             try:
+                stage.bias = bias_with(stage, projection, perturbed_N)
                 moved = self.observed()
             finally:
-                stage.bias = bias_N
+                stage.bias = held
         return self._compare(projection, base, moved, shift_N)
 
     def _compare(self, perturbed: str, base: list[Tensor], moved: list[Tensor], shift_N: Tensor) -> Response:
         errors: list[Tensor] = []
-        for projection, before, after in zip(PROJECTIONS, base, moved, strict=True):
+        for projection, before, after in zip(QKV, base, moved, strict=True):
             _, envelope = self.unperturbed[projection]
             if projection != perturbed:
                 errors.append(((after - before).abs() / (2 * envelope)).max())

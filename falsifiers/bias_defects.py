@@ -8,16 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from aprender.falsify.probe import Defects
-from aprender.transformer.cuda.ops import Linear
+from aprender.transformer.cuda.ops import FusedLinear, Linear
 from aprender.transformer.cuda.stages import get_stage
-from falsifiers.planting import Planting, WrongLinear, bias_of, projections_wrong
+from falsifiers.planting import Planting, projections_wrong
+from falsifiers.projections import WrongParts, bias_of, part
 from falsifiers.transformer_system import TransformerUnderContract
 
 DEFECTS = Defects()
@@ -81,7 +82,7 @@ def bias_added_after_rope(system: TransformerUnderContract) -> Planting:
     """Q and K are rotated first and biased then: the bias no longer turns with the position."""
 
     def rope_then_bias(block: Any, name: str) -> Callable[[Tensor, Tensor], Tensor]:
-        rope, projection = getattr(block, name.replace("proj", "rope")), getattr(block, name)
+        rope, projection = getattr(block, name.replace("proj", "rope")), part(block.qkv_proj, name)
 
         def stage(x_BTHC: Tensor, positions_BT: Tensor) -> Tensor:
             rotated_BTHC: Tensor = rope(x_BTHC, positions_BT)
@@ -92,11 +93,12 @@ def bias_added_after_rope(system: TransformerUnderContract) -> Planting:
     with ExitStack() as planted:
         model = system.models["biased"]
         for index, block in enumerate(model.layers):
-            for name in ("q_proj", "k_proj"):
+            names, fused = ("q_proj", "k_proj"), cast("FusedLinear", block.qkv_proj)
+            for name in names:
                 late = rope_then_bias(block, name)
-                unbiased = WrongLinear(getattr(block, name), lambda p, x: functional.linear(x, p.weight))
                 planted.enter_context(system.with_stage("biased", f"layers.{index}.{name[0]}_rope", late))
-                planted.enter_context(system.with_stage("biased", f"layers.{index}.{name}", unbiased))
+            unbiased = WrongParts(fused, names, lambda p, x: functional.linear(x, p.weight))
+            planted.enter_context(system.with_stage("biased", f"layers.{index}.qkv_proj", unbiased))
         yield
 
 
@@ -104,7 +106,8 @@ def bias_added_after_rope(system: TransformerUnderContract) -> Planting:
 def k_bias_missing_in_one_layer(system: TransformerUnderContract) -> Planting:
     """One launch in the middle of the stack forgets its bias."""
     index = len(system.model.layers) // 2
-    name = f"layers.{index}.k_proj"
+    name = f"layers.{index}.qkv_proj"
     original: Any = get_stage(system.models["biased"], name)
-    with system.with_stage("biased", name, WrongLinear(original, lambda p, x: functional.linear(x, p.weight))):
+    wrong = WrongParts(original, ("k_proj",), lambda p, x: functional.linear(x, p.weight))
+    with system.with_stage("biased", name, wrong):
         yield

@@ -137,17 +137,16 @@ def expected_calls(built: CudaTransformer) -> list[Call]:
 
 
 def _layer(built: CudaTransformer, at: str, x: str) -> Iterator[tuple[str, list[str], tuple[str, ...]]]:
-    q, k, after = f"{at}q_proj", f"{at}k_proj", f"{at}post_attention_layernorm"
+    q, k, v, after = *(f"{at}{name}_proj" for name in "qkv"), f"{at}post_attention_layernorm"
     yield "input_layernorm", [x], (f"{at}input_layernorm",)
-    for name in ("q_proj", "k_proj", "v_proj"):
-        yield name, [f"{at}input_layernorm"], (f"{at}{name}",)
+    yield "qkv_proj", [f"{at}input_layernorm"], (q, k, v)
     if built.config.qk_norm:
         for name, source in (("q_norm", q), ("k_norm", k)):
             yield name, [source], (f"{at}{name}",)
         q, k = f"{at}q_norm", f"{at}k_norm"
     for name, source in (("q_rope", q), ("k_rope", k)):
         yield name, [source], (f"{at}{name}",)
-    yield "attention", [f"{at}q_rope", f"{at}k_rope", f"{at}v_proj"], (f"{at}attention",)
+    yield "attention", [f"{at}q_rope", f"{at}k_rope", v], (f"{at}attention",)
     yield "o_proj", [f"{at}attention"], (f"{at}o_proj",)
     yield "post_attention_layernorm", [x, f"{at}o_proj"], (f"{after} sum", after)
     yield "gate_proj", [after], (f"{at}gate_proj",)

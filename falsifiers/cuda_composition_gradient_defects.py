@@ -112,21 +112,23 @@ class _Changed:
 def bias_gradient_of_the_last_row(system: ModelsUnderContract) -> Planting:
     """Rows are not added up."""
 
-    def change(saved: Any, d_output: Tensor, d_inputs: Any, found: Named) -> Any:
-        return d_inputs, found | {"bias": d_output[-1].sum(0)}
+    def change(saved: Any, d_output: tuple[Tensor, ...], d_inputs: Any, found: Named) -> Any:
+        d_bias = found["bias"].clone()
+        torch.split(d_bias, [d_y.shape[-1] for d_y in d_output])[1].copy_(d_output[1][-1].sum(0))
+        return d_inputs, found | {"bias": d_bias}
 
-    return _stage(system, "tied", "layers.0.k_proj", change)
+    return _stage(system, "tied", "layers.0.qkv_proj", change)
 
 
 @DEFECTS.plant("bias_gradient_summed_over_the_wrong_axis")
 def bias_gradient_summed_over_the_wrong_axis(system: ModelsUnderContract) -> Planting:
     """Read as [N, rows]: as many numbers, other sums."""
 
-    def change(saved: Any, d_output: Tensor, d_inputs: Any, found: Named) -> Any:
-        N = d_output.shape[-1]
-        return d_inputs, found | {"bias": d_output.reshape(N, -1).sum(1)}
+    def change(saved: Any, d_output: tuple[Tensor, ...], d_inputs: Any, found: Named) -> Any:
+        d_y = torch.cat(d_output, -1)
+        return d_inputs, found | {"bias": d_y.reshape(d_y.shape[-1], -1).sum(1)}
 
-    return _stage(system, "tied", "layers.1.v_proj", change)
+    return _stage(system, "tied", "layers.1.qkv_proj", change)
 
 
 @DEFECTS.plant("tied_gradient_without_the_head")
@@ -208,7 +210,21 @@ def gradient_through_up_dropped(system: ModelsUnderContract) -> Planting:
 @DEFECTS.plant("gradient_through_values_dropped")
 def gradient_through_values_dropped(system: ModelsUnderContract) -> Planting:
     """Of the three uses of the normed state two count."""
-    return _backward(system, lambda block, name, found: (found[0] * 0,) if name == "v_proj" else found, "tied")
+
+    def make(right: Any) -> Any:
+        def backward(self: Block, d_x: Tensor, back: Any) -> Any:
+            def without(name: str, d_output: Any) -> Any:
+                d_inputs = back(name, d_output)
+                if name != "qkv_proj":
+                    return d_inputs
+                qkv_proj: Any = self.qkv_proj
+                return (d_inputs[0] - d_output[2] @ qkv_proj.part(2).weight,)
+
+            return right(self, d_x, without)
+
+        return backward
+
+    return wrapped(system, Block, "backward", make, "tied")
 
 
 @DEFECTS.plant("gradients_of_q_and_k_dropped")

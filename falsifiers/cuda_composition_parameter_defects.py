@@ -7,9 +7,12 @@ from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from aprender.falsify.probe import Defects
 from falsifiers.cuda_model_planting import Planting, stage_elsewhere, stage_wrong
 from falsifiers.cuda_model_system import ModelsUnderContract
+from falsifiers.projections import bias_with
 
 DEFECTS = Defects()
 
@@ -66,16 +69,19 @@ def norms_of_a_layer_swapped(system: ModelsUnderContract) -> Planting:
 def key_and_value_biases_swapped(system: ModelsUnderContract) -> Planting:
     """They have one shape."""
 
-    def other(right: Any, built: Any) -> Any:
-        return replace(right, bias=built.layers[1].v_proj.bias)
+    def other(right: Any) -> Any:
+        q_bias, k_bias, v_bias = right.bias.split(right.widths)
+        return replace(right, bias=torch.cat((q_bias, v_bias, k_bias)))
 
-    return stage_elsewhere(system, "untied", "layers.1.k_proj", other)
+    return stage_wrong(system, "untied", "layers.1.qkv_proj", other)
 
 
 @DEFECTS.plant("bias_of_one_layer_dropped")
 def bias_of_one_layer_dropped(system: ModelsUnderContract) -> Planting:
     """The founding defect, once."""
-    return stage_wrong(system, "tied", "layers.1.q_proj", lambda right: replace(right, bias=None))
+    return stage_wrong(
+        system, "tied", "layers.1.qkv_proj", lambda right: replace(right, bias=bias_with(right, "q_proj", 0.0))
+    )
 
 
 @DEFECTS.plant("windows_of_the_layers_swapped")

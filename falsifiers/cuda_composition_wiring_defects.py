@@ -63,7 +63,11 @@ def stale_norm_fed_to_up_alone(system: ModelsUnderContract) -> Planting:
 @DEFECTS.plant("values_of_the_unnormed_input")
 def values_of_the_unnormed_input(system: ModelsUnderContract) -> Planting:
     """V is projected from the residual stream."""
-    return _reading(system, ("v_proj",), lambda given, seen: (seen["x"],), "tied")
+
+    def output(block: Any, name: str, y: Any, seen: Seen) -> Any:
+        return (*y[:2], block.qkv_proj(seen["x"])[2]) if name == "qkv_proj" else y
+
+    return rewired(system, output=output, models=("tied",))
 
 
 @DEFECTS.plant("residual_of_the_normed_input")
@@ -108,7 +112,10 @@ def gate_and_up_swapped(system: ModelsUnderContract) -> Planting:
 def keys_not_rotated(system: ModelsUnderContract) -> Planting:
     """Attention reads what was there before RoPE."""
     return _reading(
-        system, ("attention",), lambda given, seen: (given[0], seen["k_proj"].view_as(given[1]), *given[2:]), "tied"
+        system,
+        ("attention",),
+        lambda given, seen: (given[0], seen["qkv_proj"][1].view_as(given[1]), *given[2:]),
+        "tied",
     )
 
 
@@ -117,7 +124,7 @@ def key_norm_skipped(system: ModelsUnderContract) -> Planting:
     """RoPE reads the projection itself."""
 
     def inputs(block: Any, name: str, given: Any, seen: Seen) -> Any:
-        return (seen["k_proj"].view_as(given[0]), *given[1:]) if name == "k_rope" else given
+        return (seen["qkv_proj"][1].view_as(given[0]), *given[1:]) if name == "k_rope" else given
 
     return rewired(system, inputs=inputs, models=("untied",))
 

@@ -20,7 +20,7 @@ from falsifiers.digests import digest_of
 from falsifiers.threads import on_one_thread
 
 NAME = "untied"  # the model with groups of two query heads, QK-norm, and a window in its second layer
-CACHED = ("k_rope", "v_proj", "attention")  # what makes keys and values, and what reads them
+CACHED = ("k_rope", "qkv_proj", "attention")  # what makes keys and values, and what reads them
 
 # How many tokens each of two rows reads in each pass. Lengths 1 and 3, a row that waits, and chunks of two.
 RAGGED = ((1, 3), (1, 1), (1, 0), (2, 2), (2, 1))

@@ -12,18 +12,20 @@ from aprender.falsify.probe import Defects
 from aprender.transformer.cuda import CudaTransformer
 from falsifiers.cuda_model_planting import Planting, stage_wrong, wrapped
 from falsifiers.cuda_model_system import CACHE, ModelsUnderContract
+from falsifiers.projections import bias_with
 
 DEFECTS = Defects()
 
 
 @DEFECTS.plant("bias_dropped_for_one_token")
 def bias_dropped_for_one_token(system: ModelsUnderContract) -> Planting:
-    """The matrix-vector road has no bias."""
+    """The matrix-vector road of the keys has no bias."""
 
     def without(right: Any) -> Any:
-        return lambda x: (replace(right, bias=None) if x.shape[1] == 1 else right)(x)
+        unbiased = replace(right, bias=bias_with(right, "k_proj", 0.0))
+        return lambda x: (unbiased if x.shape[1] == 1 else right)(x)
 
-    return stage_wrong(system, "untied", "layers.0.k_proj", without)
+    return stage_wrong(system, "untied", "layers.0.qkv_proj", without)
 
 
 @DEFECTS.plant("table_of_one_token_in_bfloat16")

@@ -45,7 +45,7 @@ def placed(taken: tuple[int, ...], left: bool) -> list[slice]:
 
 
 def cache_differing(
-    takes: Takes, k_rope: Sequence[Call], v_proj: Sequence[Call], attention: Sequence[Call]
+    takes: Takes, k_rope: Sequence[Call], qkv_proj: Sequence[Call], attention: Sequence[Call]
 ) -> tuple[int, int]:
     """Elements of keys and values that attention read that are not, bit for bit, those of the tokens read so far.
 
@@ -57,7 +57,7 @@ def cache_differing(
     for number, taken in enumerate(takes):
         places = placed(taken, left=number + 1 == len(takes))
         k_BTGC = k_rope[number].output
-        new = (k_BTGC, v_proj[number].output.view_as(k_BTGC))
+        new = (k_BTGC, qkv_proj[number].output[2].view_as(k_BTGC))
         for so_far, memory, made in zip(written, attention[number].args[1:3], new, strict=True):
             for row in rows:
                 so_far[row].append(made[row, places[row]])

@@ -13,8 +13,9 @@ from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
 from aprender.transformer.cuda.stages import get_stage
 from aprender.transformer.oracle import operators
-from falsifiers.attention_inputs import PROJECTIONS, AttentionInputs, Response, layer_inputs
+from falsifiers.attention_inputs import AttentionInputs, Response, layer_inputs
 from falsifiers.digests import digest_of
+from falsifiers.projections import QKV, part
 from falsifiers.threads import threads
 from falsifiers.transformer_defects import DEFECTS
 from falsifiers.transformer_system import SEED, TRANSFORMER, TransformerUnderContract
@@ -145,7 +146,7 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
         inputs = AttentionInputs(system, "biased", index, x_BTD)
         base = inputs.observed()
         projection_errors.append(inputs.error(base))
-        responses += [inputs.response(projection, base, generator) for projection in PROJECTIONS]
+        responses += [inputs.response(projection, base, generator) for projection in QKV]
         outputs += base
     for index, x_BTD in enumerate(layer_inputs(system.models["bias_free"], tokens_BT)):
         inputs = AttentionInputs(system, "bias_free", index, x_BTD)
@@ -174,22 +175,22 @@ def bias_response(system: TransformerUnderContract, *, rows: int, positions: int
 
 
 def _projections(config: TransformerConfig) -> list[str]:
-    """Stage names of all Q/K/V projections that there must be, whatever was built."""
-    return [f"layers.{index}.{projection}" for index in range(config.num_hidden_layers) for projection in PROJECTIONS]
+    """Names of all Q/K/V projections that there must be, whatever was built."""
+    return [f"layers.{index}.{projection}" for index in range(config.num_hidden_layers) for projection in QKV]
 
 
-def _tensor_name(stage: str) -> str:
+def _tensor_name(name: str) -> str:
     """layers.3.q_proj -> model.layers.3.self_attn.q_proj.bias."""
-    layer, _, projection = stage.rpartition(".")
+    layer, _, projection = name.rpartition(".")
     return f"model.{layer}.self_attn.{projection}.bias"
 
 
 def _bias(model: CudaTransformer, name: str) -> torch.Tensor | None:
-    if int(name.split(".")[1]) >= len(model.layers):
+    layer, _, projection = name.rpartition(".")
+    if int(layer.split(".")[1]) >= len(model.layers):
         return None  # the layer itself is missing
-    stage: Any = get_stage(model, name)
-    bias_N: torch.Tensor | None = stage.bias
-    return bias_N
+    stage: Any = get_stage(model, f"{layer}.qkv_proj")
+    return part(stage, projection).bias
 
 
 def _equal_bits(held_N: torch.Tensor | None, stored_N: torch.Tensor) -> int:

@@ -24,7 +24,7 @@ from falsifiers import cuda_operator_references, oracle_attention_stage, oracle_
 from falsifiers.oracle_stage_sums import truncated_product
 
 MODEL_PLANS = 4  # as many as attention has; no stage has more
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")
+ATTENTION = ("o_proj", "q_norm", "k_norm")
 MLP = ("gate_proj", "up_proj", "down_proj")
 
 
@@ -36,7 +36,7 @@ class ReferenceStages:
         self.weights = {name: tensor.bfloat16() for name, tensor in weights.items()}
 
     def of(self, name: str, *inputs: Tensor) -> ReferenceStage:
-        """Stage ``name`` ("layers.1.q_proj") on what it reads: tensors, and for RoPE and attention positions."""
+        """Stage ``name`` ("layers.1.o_proj") on what it reads: tensors, and for RoPE and attention positions."""
         config, kind = self.config, name.rsplit(".", 1)[-1]
         if kind == "embed_tokens":
             return oracle_stages.embed(name, inputs[0], self.weights[EMBEDDING])
@@ -56,8 +56,16 @@ class ReferenceStages:
         if kind in ("swiglu", "residual"):
             first, second = inputs
             return (oracle_stages.swiglu if kind == "swiglu" else oracle_stages.add)(name, first, second)
-        bias_N = self._parameter(name, "bias") if config.qkv_bias and kind in ATTENTION[:3] else None
-        return oracle_stages.linear(name, inputs[0], self._parameter(name, "weight"), bias_N)
+        if kind == "qkv_proj":
+            return self._projections(name, inputs[0])
+        return oracle_stages.linear(name, inputs[0], self._parameter(name, "weight"))
+
+    def _projections(self, name: str, x_BTD: Tensor) -> ReferenceStage:
+        """Of the queries, keys and values; the stage's parameters are three tensors each of the checkpoint."""
+        module = f"model.{name.removesuffix('qkv_proj')}self_attn."
+        weights = [self.weights[f"{module}{kind}_proj.weight"] for kind in "qkv"]
+        biases = [self.weights[f"{module}{kind}_proj.bias"] for kind in "qkv"] if self.config.qkv_bias else None
+        return cuda_operator_references.projections(name, x_BTD, weights, biases)
 
     def _head(self, name: str, x_BTD: Tensor) -> ReferenceStage:
         """Logits are added up and kept in float32; tensor cores add products of 16-bit operands up in their own way."""
@@ -74,7 +82,7 @@ class ReferenceStages:
         return oracle_attention_stage.attend(name, (q, k, v), queries, keys, scale, window)
 
     def _parameter(self, name: str, field: str) -> Tensor:
-        """A stage's parameter by the checkpoint's name: layers.1.q_proj -> model.layers.1.self_attn.q_proj.weight."""
+        """A stage's parameter by the checkpoint's name: layers.1.o_proj -> model.layers.1.self_attn.o_proj.weight."""
         owner, _, kind = f"model.{name}".rpartition(".")
         module = "self_attn." if kind in ATTENTION else "mlp." if kind in MLP else ""
         return self.weights[f"{owner}.{module}{kind}.{field}"]
@@ -114,8 +122,8 @@ class RoundedModel:
 
     def _layer(self, at: str, x_BTD: Tensor, batch: Batch) -> Tensor:
         h_BTD = self._run(f"{at}input_layernorm", x_BTD)
-        q, k, v = (self._run(f"{at}{kind}_proj", h_BTD) for kind in "qkv")
-        q, k, v = (x.view(*x.shape[:2], -1, self.stages.config.head_dim) for x in (q, k, v))
+        projected = self._run(f"{at}qkv_proj", h_BTD)
+        q, k, v = (x.view(*x.shape[:2], -1, self.stages.config.head_dim) for x in projected)
         if self.stages.config.qk_norm:
             q, k = self._run(f"{at}q_norm", q), self._run(f"{at}k_norm", k)
         positions, documents = batch.positions_BT, batch.documents_BT

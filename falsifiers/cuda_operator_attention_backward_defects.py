@@ -20,7 +20,6 @@ from falsifiers.cuda_operator_planting import (
 from falsifiers.cuda_operator_system import OperatorsUnderContract
 
 DEFECTS = Defects()
-BIASED, PLAIN = ("q_proj",), ("o_proj",)
 WHOLE, PACKED = ("attention",), ("attention_packed",)
 ZERO = torch.zeros_like
 

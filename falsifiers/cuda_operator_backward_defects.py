@@ -19,12 +19,13 @@ from falsifiers.cuda_operator_planting import (
     differentiating,
     in_bfloat16,
     input_gradients,
+    joined,
     parameter_gradient,
 )
 from falsifiers.cuda_operator_system import OperatorsUnderContract
 
 DEFECTS = Defects()
-BIASED, PLAIN = ("q_proj",), ("o_proj",)
+BIASED, PLAIN = ("qkv_proj",), ("o_proj",)
 WHOLE, PACKED = ("attention",), ("attention_packed",)
 ZERO = torch.zeros_like
 
@@ -49,7 +50,7 @@ def bias_gradient_of_the_first_row(system: OperatorsUnderContract) -> Planting:
     return differentiating(
         system,
         BIASED,
-        lambda right, inputs, dy, d_inputs, found: (d_inputs, {**found, "bias": dy[0].float().sum(0)}),
+        lambda right, inputs, dy, d_inputs, found: (d_inputs, {**found, "bias": joined(dy)[0].float().sum(0)}),
     )
 
 
@@ -71,7 +72,7 @@ def weight_gradient_of_the_first_row(system: OperatorsUnderContract) -> Planting
         LINEAR,
         lambda right, inputs, dy, d_inputs, found: (
             d_inputs,
-            {**found, "weight": dy[0].float().T @ inputs[0][0].float()},
+            {**found, "weight": joined(dy)[0].float().T @ inputs[0][0].float()},
         ),
     )
 
@@ -229,7 +230,7 @@ def gradients_in_bfloat16(system: OperatorsUnderContract) -> Planting:
     def changed(right: Any, inputs: Any, dy: Any, d_inputs: Any, found: Any) -> Any:
         return tuple(map(in_bfloat16, d_inputs)), {name: in_bfloat16(x) for name, x in found.items()}
 
-    return differentiating(system, ("q_proj", "input_layernorm", "swiglu"), changed)
+    return differentiating(system, ("qkv_proj", "input_layernorm", "swiglu"), changed)
 
 
 @DEFECTS.plant("backward_has_no_kernel")

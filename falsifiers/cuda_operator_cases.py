@@ -90,12 +90,15 @@ def _embedding(d: Draw) -> list[Case]:
 
 
 def _linear(d: Draw) -> list[Case]:
-    x, found = d.normal(2, d.T, 76, outlier=30.0), []
-    for name, N, bias in (("q_proj", 130, d.normal(130, sd=0.5, outlier=50.0)), ("o_proj", 76, None)):
-        weight = d.normal(N, 76, sd=1.5 / 76**0.5)
-        reference = oracle_stages.linear(name, x, weight, bias, SEED, torch.float32)
-        found.append(Case(reference, ops.Linear(weight, bias), "Linear"))
-    return found
+    """Queries, keys and values of one input, in groups of three heads to one; and a square weight without a bias."""
+    x, widths = d.normal(2, d.T, 76, outlier=30.0), (78, 26, 26)
+    weights = [d.normal(N, 76, sd=1.5 / 76**0.5) for N in widths]
+    biases = [d.normal(N, sd=0.5, outlier=50.0) for N in widths]
+    fused = cuda_operator_references.projections("qkv_proj", x, weights, biases, SEED, torch.float32)
+    stage = ops.FusedLinear(torch.cat(weights), torch.cat(biases), widths)
+    square = d.normal(76, 76, sd=1.5 / 76**0.5)
+    plain = oracle_stages.linear("o_proj", x, square, None, SEED, torch.float32)
+    return [Case(fused, stage, "FusedLinear"), Case(plain, ops.Linear(square, None), "Linear")]
 
 
 def _norms(d: Draw) -> list[Case]:

@@ -23,7 +23,7 @@ from falsifiers.cuda_operator_planting import (
 from falsifiers.cuda_operator_system import OperatorsUnderContract
 
 DEFECTS = Defects()
-BIASED, PLAIN, RESIDUAL, EMBEDDING = ("q_proj",), ("o_proj",), ("residual",), ("embed_tokens",)
+BIASED, PLAIN, RESIDUAL, EMBEDDING = ("qkv_proj",), ("o_proj",), ("residual",), ("embed_tokens",)
 
 
 @DEFECTS.plant("bias_dropped")
@@ -89,7 +89,7 @@ def k_tail_dropped(system: OperatorsUnderContract) -> Planting:
 @DEFECTS.plant("n_tail_not_written")
 def n_tail_not_written(system: OperatorsUnderContract) -> Planting:
     """The last partial tile of outputs keeps what was in memory: zeros on a fresh pool."""
-    return after(system, BIASED, lambda y: tail_zero(y, y.shape[-1] % 16))
+    return computing(system, BIASED, lambda right, x: tuple(tail_zero(y, y.shape[-1] % 16) for y in right(x)))
 
 
 @DEFECTS.plant("last_rows_not_written")

@@ -21,6 +21,7 @@ from falsifiers.threads import on_one_thread
 RATIOS = {
     "Embedding": "embedding_ratio",
     "Linear": "linear_ratio",
+    "FusedLinear": "linear_ratio",
     "RMSNorm": "norm_ratio",
     "AddRMSNorm": "norm_ratio",
     "Rope": "rope_ratio",

@@ -15,7 +15,7 @@ from falsifiers.cuda_operator_system import ReplaceableStages
 Planting = Generator[None]
 Compute = Callable[..., Any]
 
-LINEAR = ("q_proj", "o_proj")
+LINEAR = ("qkv_proj", "o_proj")
 NORMS = ("input_layernorm", "add_norm", "k_norm")
 ROPE = ("rope_q", "rope_k")
 ATTENTION = ("attention", "attention_packed", "attention_decode")
@@ -114,6 +114,11 @@ def with_fields(right: Any, **changes: Callable[[Any], Any]) -> Any:
     if isinstance(right, Leading):
         return Leading(with_fields(right.stage, **changes), right.count)
     return replace(right, **{name: change(getattr(right, name)) for name, change in changes.items()})
+
+
+def joined(tensors: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The outputs of a fused projection, or their gradients, side by side."""
+    return tensors if isinstance(tensors, Tensor) else torch.cat(tensors, -1)
 
 
 def in_bfloat16(x: Tensor) -> Tensor:

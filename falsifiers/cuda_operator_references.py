@@ -1,7 +1,9 @@
-"""Reference stages of the CUDA path's fused operators, each of them two operators of the oracle."""
+"""Reference stages of the CUDA path's fused operators, each of them several operators of the oracle."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -11,7 +13,37 @@ from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.oracle import operators
 from falsifiers.oracle_stage_sums import linear_in_parts, rms_norm_gradients, truncated_product
-from falsifiers.oracle_stages import MOST_PARTS, tensor, widened
+from falsifiers.oracle_stages import MOST_PARTS, linear, tensor, widened
+
+
+def projections(
+    name: str,
+    x_BTK: Tensor,
+    weights: Sequence[Tensor],
+    biases: Sequence[Tensor] | None,
+    seed: int = 0,
+    gradients: torch.dtype | None = None,
+) -> ReferenceStage:
+    """Several projections of one input, each an output; the parameters are theirs, one after the other."""
+    widths = list(map(len, weights))
+
+    def split(whole: Operator) -> Operator:
+        def forward(inputs: Tensors, parameters: Parameters) -> Tensors:
+            y = whole.forward(inputs, parameters)
+            assert isinstance(y, Tensor)  # noqa: S101 - ``linear`` has one output
+            return torch.split(y, widths, -1)
+
+        def vjp(inputs: Tensors, parameters: Parameters, d_outputs: Tensors) -> Gradients:
+            assert whole.vjp is not None  # noqa: S101 - so have all plans of ``linear``
+            return whole.vjp(inputs, parameters, (torch.cat(d_outputs, -1),))
+
+        return Operator(forward, vjp)
+
+    of_all = linear(
+        name, x_BTK, torch.cat(tuple(weights)), None if biases is None else torch.cat(tuple(biases)), seed, gradients
+    )
+    plans = {what: split(plan) for what, plan in of_all.plans.items()}
+    return replace(of_all, oracle=split(of_all.oracle), plans=plans)
 
 
 def add_rms_norm(name: str, x_BTD: Tensor, branch_BTD: Tensor, gain_D: Tensor, eps: float, seed: int) -> ReferenceStage:

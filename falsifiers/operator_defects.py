@@ -13,7 +13,8 @@ from torch.nn import functional
 from aprender.falsify.probe import Defects
 from aprender.transformer.cuda.ops import Attention, Linear, RMSNorm, Rope
 from aprender.transformer.cuda.rope_tables import rope_tables
-from falsifiers.planting import Planting, WrongLinear, everywhere, stages_wrong
+from falsifiers.planting import Planting, everywhere, stages_wrong
+from falsifiers.projections import WrongParts
 from falsifiers.transformer_system import TransformerUnderContract
 
 DEFECTS = Defects()
@@ -27,7 +28,7 @@ def projection_wrongly_transposed(system: TransformerUnderContract) -> Planting:
         N, K = projection.weight.shape
         return functional.linear(x_BTK, projection.weight.reshape(K, N).T, projection.bias)
 
-    return everywhere(system, "q_proj", lambda original: WrongLinear(original, compute))
+    return everywhere(system, "qkv_proj", lambda original: WrongParts(original, ("q_proj",), compute))
 
 
 def _attention_wrong(system: TransformerUnderContract, mask_of: Callable[[int], Tensor]) -> Planting:

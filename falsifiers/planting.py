@@ -4,45 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator
 from contextlib import ExitStack
-from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from aprender.transformer.cuda.ops import Linear
 from aprender.transformer.cuda.stages import get_stage
+from falsifiers.projections import QKV, WrongParts
 from falsifiers.transformer_system import TransformerUnderContract
 
-QKV = ("q_proj", "k_proj", "v_proj")
 Planting = Generator[None]
-
-
-@dataclass
-class WrongLinear:
-    """A projection that still exposes ``weight`` and ``bias``, as the built object did, but computes otherwise."""
-
-    original: Linear
-    compute: Callable[[Linear, Tensor], Tensor]
-
-    @property
-    def weight(self) -> Tensor:
-        return self.original.weight
-
-    @property
-    def bias(self) -> Tensor | None:
-        return self.original.bias
-
-    @bias.setter
-    def bias(self, value: Tensor | None) -> None:
-        self.original.bias = value
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.compute(self.original, x)
-
-
-def bias_of(linear: Linear) -> Tensor:
-    return torch.zeros(len(linear.weight), device=linear.weight.device) if linear.bias is None else linear.bias
 
 
 def stages_wrong(
@@ -63,7 +34,8 @@ def stages_wrong(
 
 
 def projections_wrong(system: TransformerUnderContract, compute: Callable[[Linear, Tensor], Tensor]) -> Planting:
-    return stages_wrong(system, ("biased",), QKV, lambda original, _: WrongLinear(original, compute))
+    """Compute Q, K and V of the biased model otherwise, each by itself."""
+    return stages_wrong(system, ("biased",), ("qkv_proj",), lambda original, _: WrongParts(original, QKV, compute))
 
 
 def everywhere(system: TransformerUnderContract, name: str, wrong: Callable[[Any], Any]) -> Planting:

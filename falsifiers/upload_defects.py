@@ -10,7 +10,8 @@ from torch import Tensor
 from aprender.falsify.probe import Defects
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda.upload import upload
-from falsifiers.planting import QKV, Planting
+from falsifiers.planting import Planting
+from falsifiers.projections import QKV
 from falsifiers.transformer_system import TransformerUnderContract
 
 DEFECTS = Defects()
@@ -47,13 +48,13 @@ def upload_path_drops_optional_tensors(system: TransformerUnderContract) -> Plan
 
 @DEFECTS.plant("k_bias_only_dropped")
 def k_bias_only_dropped(system: TransformerUnderContract) -> Planting:
-    """Two of three biases make it to the device."""
+    """Two of three biases make it to the device; the third one's memory is never filled."""
 
-    def drop(_: TransformerConfig, uploaded: dict[str, Tensor]) -> None:
+    def leave(_: TransformerConfig, uploaded: dict[str, Tensor]) -> None:
         for name in _bias_names(uploaded, "k_proj"):
-            del uploaded[name]
+            uploaded[name] = torch.zeros_like(uploaded[name])
 
-    return _uploading(system, drop)
+    return _uploading(system, leave)
 
 
 @DEFECTS.plant("q_and_k_bias_swapped")

@@ -79,7 +79,7 @@ def test_one_wrong_element_and_a_wrong_norm_are_both_seen() -> None:
     assert mean_ratio(4.0, z, z - 1) == pytest.approx(2)
 
 
-@pytest.mark.parametrize("name", ["layers.1.q_proj", "layers.0.swiglu", "lm_head"])
+@pytest.mark.parametrize("name", ["layers.1.qkv_proj", "layers.1.o_proj", "layers.0.swiglu", "lm_head"])
 def test_a_stage_in_bfloat16_may_round_once_and_not_coarsely(name: str) -> None:
     """The oracle rounded once to the stage's dtype is within its envelope, in a type of four bits fewer it is not."""
     system = COMPOSITION.system

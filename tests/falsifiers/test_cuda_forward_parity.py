@@ -23,7 +23,8 @@ from aprender.falsify.run import Runner
 from aprender.falsify.verdict import Verdict
 from falsifiers import cuda_forward_parity
 from falsifiers.attention_inputs import layer_inputs
-from falsifiers.planting import WrongLinear, projections_wrong
+from falsifiers.planting import projections_wrong
+from falsifiers.projections import WrongParts
 from falsifiers.transformer_defects import DEFECTS
 from falsifiers.transformer_system import MODEL, TRANSFORMER, TransformerUnderContract
 
@@ -134,15 +135,15 @@ def test_one_wrong_element_of_one_projection_is_red(
     layer: int, row: int, position: int, channel: int, system: TransformerUnderContract
 ) -> None:
     """W1: a single element of V, off by a thousandth of the projection's own size, anywhere."""
-    name = f"layers.{layer}.v_proj"
-    original: Any = system.models["biased"].layers[layer].v_proj
+    name = f"layers.{layer}.qkv_proj"
+    original: Any = system.models["biased"].layers[layer].qkv_proj
 
     def corrupt(projection: Any, x_BTK: Tensor) -> Tensor:
         y_BTN = functional.linear(x_BTK, projection.weight, projection.bias).clone()
         y_BTN[row, position, channel] += 1e-3 * float(y_BTN.square().mean().sqrt())
         return y_BTN
 
-    with system.with_stage("biased", name, WrongLinear(original, corrupt)):
+    with system.with_stage("biased", name, WrongParts(original, ("v_proj",), corrupt)):
         judgement = judged("003", system)
     assert judgement.verdict is Verdict.RED
     assert "projection_error" in judgement.reason
@@ -257,14 +258,14 @@ def test_a_broken_checkpoint_is_error_in_one_sentence(breakage: str, message: st
 @pytest.mark.parametrize(("variant", "layer"), [("biased", 0), ("bias_free", 3)])
 def test_one_nan_anywhere_is_error(variant: str, layer: int, system: TransformerUnderContract) -> None:
     """Python's max() would lose it."""
-    original: Any = system.models[variant].layers[layer].v_proj
+    original: Any = system.models[variant].layers[layer].qkv_proj
 
     def poisoned(projection: Any, x_BTK: Tensor) -> Tensor:
         y_BTN = functional.linear(x_BTK, projection.weight, projection.bias).clone()
         y_BTN[-1, -1, -1] = torch.nan
         return y_BTN
 
-    with system.with_stage(variant, f"layers.{layer}.v_proj", WrongLinear(original, poisoned)):
+    with system.with_stage(variant, f"layers.{layer}.qkv_proj", WrongParts(original, ("v_proj",), poisoned)):
         judgement = judged("003", system)
     assert judgement.verdict is Verdict.ERROR
     assert "is nan: not a finite number" in judgement.reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels a
 
 CPU = torch.device("cpu")
 LAYER = (
-    *("input_layernorm", "q_proj", "k_proj", "v_proj", "q_rope", "k_rope", "attention", "o_proj"),
+    *("input_layernorm", "qkv_proj", "q_rope", "k_rope", "attention", "o_proj"),
     *("post_attention_layernorm", "gate_proj", "up_proj", "swiglu", "down_proj", "residual"),
 )
 LAWS = (
@@ -52,24 +53,25 @@ def test_every_operator_law_and_parameter_is_compared_and_green(
     kinds = ("embed_tokens", *LAYER, "norm", "loss", *(f"law: {law}" for law in LAWS), "global norm", "AdamW")
     assert [kind for kind in rows if kind in kinds] == list(kinds)
     assert all(row[-1] == "GREEN" for kind, row in rows.items() if kind in kinds)
-    # Each gradient is a tensor: q_proj has one output and three gradients, by input, weight and bias.
-    assert [rows[kind][1] for kind in ("q_proj", "o_proj", "attention", "loss")] == ["4", "3", "4", "3"]
+    # Each gradient is a tensor: qkv_proj has three outputs and three gradients, by input, weight and bias.
+    assert [rows[kind][1] for kind in ("qkv_proj", "o_proj", "attention", "loss")] == ["6", "3", "4", "3"]
     assert rows["AdamW"][:2] == ["14", "56"]
 
 
 def test_a_layer_without_biases_is_red_and_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The founding defect: projections that have a bias leave it out."""
-    right = operator_stages._linear
+    right = operator_stages._attention_half
 
-    def without_bias(*arguments: Any) -> Pair:
-        pair = right(*arguments)
-        weight, bias = pair.candidate.weight, pair.candidate.bias
-        return pair if bias is None else pair._replace(candidate=ops.Linear(weight, bias * 0))
+    def without_bias(*arguments: Any) -> Iterator[Pair]:
+        for pair in right(*arguments):
+            stage = pair.candidate
+            biased = isinstance(stage, ops.FusedLinear) and stage.bias is not None
+            yield pair._replace(candidate=replace(stage, bias=stage.bias * 0)) if biased else pair
 
-    monkeypatch.setattr(operator_stages, "_linear", without_bias)
+    monkeypatch.setattr(operator_stages, "_attention_half", without_bias)
     monkeypatch.setattr(operator_laws, "of_layers", lambda *arguments: iter(()))
     costs = operator_cost.measured(replace(SMALL, layers=1), torch.float32, CPU)
-    assert [line.split(":")[0] for line in costs.bad] == [f"RED layers.0.{kind} output" for kind in LAYER[1:4]]
+    assert [line.split(":")[0] for line in costs.bad] == [f"RED layers.0.qkv_proj output {i}" for i in range(3)]
 
 
 @pytest.mark.parametrize(

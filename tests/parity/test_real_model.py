@@ -8,16 +8,16 @@ from typing import Any
 import pytest
 import torch
 
-from aprender.transformer.cuda import ops
 from aprender.transformer.cuda.build import build_block
 from bench import model_stages, real_model
 from bench.operator_stages import SMALL, Pair, pairs
+from falsifiers.projections import bias_with
 from falsifiers.transformer_system import MODEL
 
 pytestmark = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled for CUDA in this process")
 
 KINDS = (
-    *("input_layernorm", "q_proj", "k_proj", "v_proj", "q_rope", "k_rope", "attention", "o_proj"),
+    *("input_layernorm", "qkv_proj", "q_rope", "k_rope", "attention", "o_proj"),
     *("post_attention_layernorm", "gate_proj", "up_proj", "swiglu", "down_proj", "residual"),
 )
 
@@ -50,13 +50,14 @@ def test_a_bias_that_is_dropped_in_one_layer_is_red_and_named(
 ) -> None:
     def without_bias(config: Any, tensors: Any, index: int, tables: Any) -> Any:
         block = build_block(config, tensors, index, tables)
-        block.k_proj = ops.Linear(tensors["model.layers.1.self_attn.k_proj.weight"], None)
+        fused: Any = block.qkv_proj
+        fused.bias = bias_with(fused, "k_proj", 0.0)
         return block
 
     monkeypatch.setattr(model_stages, "build_block", without_bias)
     assert run(monkeypatch, str(MODEL), "--tokens", "67", "--layers", "1:2") == 1
     red = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  RED")]
-    assert [line.split(":")[0] for line in red] == ["  RED layers.1.k_proj output"]
+    assert [line.split(":")[0] for line in red] == ["  RED layers.1.qkv_proj output 1"]
 
 
 def test_a_tables_gradient_is_compared_whole_in_slices() -> None:

@@ -13,10 +13,11 @@ from torch.nn import functional
 from aprender.errors import AprenderError, FormatError
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda import CudaTransformer
-from aprender.transformer.cuda.ops import Embedding, Linear, LinearCrossEntropy, Logits
+from aprender.transformer.cuda.ops import Embedding, FusedLinear, Linear, LinearCrossEntropy, Logits
 from aprender.transformer.cuda.stages import get_stage, replaced
 from aprender.transformer.cuda.upload import upload
 from aprender.transformer.oracle import Batch, Oracle
+from falsifiers.projections import bias_with
 from tests.transformer.random_models import CONFIGS, float32_envelope, random_tokens, random_weights
 
 QWEN = CONFIGS["qwen2-7to1-untied"]
@@ -50,10 +51,10 @@ def test_a_small_defect_is_far_outside_the_envelope(change: str, device: torch.d
     """One dropped K bias, another theta or another eps exceeds the envelope tenfold: it is not too wide to fail."""
     weights, tokens_BT = random_weights(QWEN), random_tokens(QWEN)
     model = build(QWEN, device)
-    name = {"bias": "layers.2.k_proj", "theta": "layers.2.k_rope", "eps": "layers.0.input_layernorm"}[change]
+    name = {"bias": "layers.2.qkv_proj", "theta": "layers.2.k_rope", "eps": "layers.0.input_layernorm"}[change]
     stage = get_stage(model, name)
-    if isinstance(stage, Linear):
-        defect: object = Linear(stage.weight, None)
+    if isinstance(stage, FusedLinear):
+        defect: object = dataclasses.replace(stage, bias=bias_with(stage, "k_proj", 0.0))
     elif change == "theta":
         defect = get_stage(build(_with(QWEN, rope_theta=10_000.0), device), name)
     else:
@@ -111,9 +112,22 @@ def test_an_upload_without_biases_makes_a_model_without_biases(device: torch.dev
 
     tensors = random_weights(QWEN)
     model = CudaTransformer.from_checkpoint(QWEN, tensors, device, upload=forgetful)
-    projections = [get_stage(model, f"layers.{i}.{kind}_proj") for i in range(3) for kind in "qkv"]
-    assert all(isinstance(projection, Linear) and projection.bias is None for projection in projections)
+    projections = [get_stage(model, f"layers.{i}.qkv_proj") for i in range(3)]
+    assert all(isinstance(fused, FusedLinear) and fused.bias is None for fused in projections)
     assert not torch.allclose(model.forward(tokens_of(QWEN)), build(QWEN, device).forward(tokens_of(QWEN)), atol=0.1)
+
+
+def test_an_upload_of_some_of_the_biases_is_refused() -> None:
+    """Q, K and V are one product: zeros in the place of a missing bias would be a silent loss."""
+
+    def forgetful(
+        config: TransformerConfig, tensors: Mapping[str, Tensor], device: torch.device, dtype: torch.dtype
+    ) -> dict[str, Tensor]:
+        uploaded = upload(config, tensors, device, dtype)
+        return {name: tensor for name, tensor in uploaded.items() if not name.endswith("1.self_attn.k_proj.bias")}
+
+    with pytest.raises(FormatError, match=r"model\.layers\.1\.self_attn\.k_proj\.bias was not uploaded"):
+        CudaTransformer.from_checkpoint(QWEN, random_weights(QWEN), "cpu", upload=forgetful)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -127,11 +141,10 @@ def test_heads_are_tied_and_biases_present_as_configured(name: str, device: torc
     assert (head.weight is embedding.weight) == config.tie_word_embeddings
     assert loss.weight is head.weight
     for i in range(config.num_hidden_layers):
-        linears = {
-            kind: get_stage(model, f"layers.{i}.{kind}_proj") for kind in ("q", "k", "v", "o", "gate", "up", "down")
-        }
-        with_bias = {kind for kind, stage in linears.items() if isinstance(stage, Linear) and stage.bias is not None}
-        assert with_bias == ({"q", "k", "v"} if config.family == "qwen2" else set())
+        fused, *linears = (get_stage(model, f"layers.{i}.{kind}_proj") for kind in ("qkv", "o", "gate", "up", "down"))
+        assert isinstance(fused, FusedLinear)
+        assert (fused.bias is not None) == (config.family == "qwen2")
+        assert all(isinstance(linear, Linear) and linear.bias is None for linear in linears)
 
 
 @pytest.mark.parametrize(("token", "row", "column"), [(211, 1, 40), (-1, 0, 60)])

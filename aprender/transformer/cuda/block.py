@@ -29,9 +29,7 @@ class Block:
     index: int
     head_dim: int
     input_layernorm: Stage
-    q_proj: Stage
-    k_proj: Stage
-    v_proj: Stage
+    qkv_proj: Stage
     q_norm: Stage | None
     k_norm: Stage | None
     q_rope: Stage
@@ -53,9 +51,7 @@ class Block:
         """Compute the layer; ``run`` calls a stage by name, and keeps for ``backward`` what it saves."""
         heads = (*x_BTD.shape[:2], -1, self.head_dim)
         h_BTD = run("input_layernorm", x_BTD)
-        q_BTHC = run("q_proj", h_BTD).view(heads)
-        k_BTGC = run("k_proj", h_BTD).view(heads)
-        v_BTGC = run("v_proj", h_BTD).view(heads)
+        q_BTHC, k_BTGC, v_BTGC = (y.view(heads) for y in run("qkv_proj", h_BTD))
         if self.q_norm is not None:
             q_BTHC, k_BTGC = run("q_norm", q_BTHC), run("k_norm", k_BTGC)
         q_BTHC = run("q_rope", q_BTHC, places.positions_BT)
@@ -86,11 +82,8 @@ class Block:
         (d_q_BTHC,) = back("q_rope", d_q_BTHC)
         if self.q_norm is not None:
             (d_k_BTGC,), (d_q_BTHC,) = back("k_norm", d_k_BTGC), back("q_norm", d_q_BTHC)
-        d_v_BTD, d_k_BTD, d_q_BTD = (
-            back(name, d_heads.flatten(-2))
-            for name, d_heads in (("v_proj", d_v_BTGC), ("k_proj", d_k_BTGC), ("q_proj", d_q_BTHC))
-        )
-        return _sum((d_x_BTD,), back("input_layernorm", _sum(d_v_BTD, d_k_BTD, d_q_BTD)))
+        (d_h_BTD,) = back("qkv_proj", tuple(d_heads.flatten(-2) for d_heads in (d_q_BTHC, d_k_BTGC, d_v_BTGC)))
+        return _sum((d_x_BTD,), back("input_layernorm", d_h_BTD))
 
 
 def _sum(*gradients: tuple[Tensor, ...]) -> Tensor:

@@ -19,7 +19,14 @@ from aprender.faults import located_at
 from aprender.transformer.config import TransformerConfig
 from aprender.transformer.cuda.batch import Places, check_tokens, places, targets
 from aprender.transformer.cuda.block import Block, Stage
-from aprender.transformer.cuda.build import EMBEDDING, HEAD, build_block, check_runnable, check_tensors, checkpoint_name
+from aprender.transformer.cuda.build import (
+    EMBEDDING,
+    HEAD,
+    build_block,
+    by_checkpoint_name,
+    check_runnable,
+    check_tensors,
+)
 from aprender.transformer.cuda.cache import Extension, KVCache
 from aprender.transformer.cuda.ops import Embedding, LinearCrossEntropy, Logits, RMSNorm
 from aprender.transformer.cuda.rope_tables import rope_tables
@@ -207,7 +214,7 @@ class CudaTransformer:
 
     def _by_checkpoint_name(self, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
-        for name, gradient in gradients.items():
-            ours = checkpoint_name(name, self.config.tie_word_embeddings)
-            named[ours] = named[ours] + gradient if ours in named else gradient
+        for parameter, gradient in gradients.items():
+            for name, part in by_checkpoint_name(self.config, parameter, gradient):
+                named[name] = named[name] + part if name in named else part
         return {name: named[name] for name in self.config.tensor_shapes() if name in named}

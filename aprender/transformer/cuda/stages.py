@@ -1,7 +1,7 @@
 """Stages by name: list, get, replace and record them on a live model.
 
 A stage is a callable that the model holds as an attribute, so replacing one is setting an attribute, and the clean
-pass pays nothing. Names are ``embed_tokens``, ``layers.3.q_proj``, ..., ``norm``, ``lm_head`` and ``loss``. A stage
+pass pays nothing. Names are ``embed_tokens``, ``layers.3.qkv_proj``, ..., ``norm``, ``lm_head`` and ``loss``. A stage
 need only be callable to make logits; gradients need its ``forward`` and ``backward``, and losses the ``token_losses``
 of ``loss``.
 """

@@ -18,7 +18,7 @@ def upload(
 ) -> dict[str, Tensor]:
     """Move every tensor that ``config`` names, biases included, to ``device`` as ``dtype``; change nothing else.
 
-    A tensor that is already there in that dtype is shared, not copied.
+    A tensor that is already there in that dtype is shared, not copied; the model copies those of q, k and v into one.
     """
     return {name: tensors[name].to(device, dtype) for name in config.tensor_shapes()}
 

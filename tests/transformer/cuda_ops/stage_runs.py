@@ -12,6 +12,7 @@ from aprender.transformer.cuda.ops import (
     AddRMSNorm,
     Attention,
     Embedding,
+    FusedLinear,
     Linear,
     LinearCrossEntropy,
     ResidualAdd,
@@ -27,9 +28,9 @@ from tests.transformer.cuda_ops.legal import normal
 class Run:
     """A stage and what it is given."""
 
-    stage: Stage[Tensor] | Stage[tuple[Tensor, Tensor]]
+    stage: Stage[Tensor] | Stage[tuple[Tensor, Tensor]] | Stage[tuple[Tensor, ...]]
     inputs: tuple[Tensor, ...]
-    d_output: Tensor | tuple[Tensor, Tensor]
+    d_output: Tensor | tuple[Tensor, ...]
 
     def forward(self) -> tuple[list[Tensor], tuple[Tensor, ...]]:
         output, saved = self.stage.forward(*self.inputs)
@@ -49,6 +50,7 @@ def all_runs() -> dict[str, Callable[[torch.dtype, torch.device], Run]]:
     return {
         "embedding": embedding,
         "linear": linear,
+        "fused_linear": fused_linear,
         "rms_norm": rms_norm,
         "add_rms_norm": add_rms_norm,
         "residual_add": residual_add,
@@ -69,6 +71,12 @@ def linear(dtype: torch.dtype, device: torch.device) -> Run:
     shapes = ((7, 13), (7,), (3, 5, 13), (3, 5, 7))
     weight, bias, x, d_y = (normal(i, *shape, dtype=dtype, device=device) for i, shape in enumerate(shapes))
     return Run(Linear(weight, bias), (x,), d_y)
+
+
+def fused_linear(dtype: torch.dtype, device: torch.device) -> Run:
+    shapes = ((14, 13), (14,), (3, 5, 13), (3, 5, 6), (3, 5, 3), (3, 5, 5))
+    weight, bias, x, *d_y = (normal(i, *shape, dtype=dtype, device=device) for i, shape in enumerate(shapes))
+    return Run(FusedLinear(weight, bias, (6, 3, 5)), (x,), tuple(d_y))
 
 
 def rms_norm(dtype: torch.dtype, device: torch.device) -> Run:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
+from torch import Tensor
 
 from aprender.errors import AprenderError
-from aprender.transformer.cuda.ops import Embedding, Linear
-from tests.transformer.cuda_ops.legal import assert_legal, backpropagate, doubles, grad, legal_results, normal
+from aprender.transformer.cuda.ops import Embedding, FusedLinear, Linear
+from tests.transformer.cuda_ops.legal import (
+    Arithmetic,
+    assert_legal,
+    backpropagate,
+    doubles,
+    grad,
+    legal_results,
+    normal,
+)
 
 
 @pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no-bias"])
@@ -71,6 +82,53 @@ def test_linear_refused(device: torch.device) -> None:
         stage(torch.ones(2, 3, device=device, dtype=torch.bfloat16))
     with pytest.raises(AprenderError, match="bias has shape"):
         Linear(torch.ones(4, 3, device=device), torch.ones(3, device=device))(torch.ones(2, 3, device=device))
+
+
+@pytest.mark.parametrize("with_bias", [True, False], ids=["bias", "no-bias"])
+def test_fused_projections(with_bias: bool, dtype: torch.dtype, device: torch.device) -> None:
+    """Outputs are those of each projection by its own parameters; the input's gradient is one sum over all outputs."""
+    widths, K = (29, 7, 13), 40
+    x, weight = normal(1, 2, 13, K, dtype=dtype, device=device), normal(2, 49, K, dtype=dtype, device=device, std=0.2)
+    bias = normal(3, 49, dtype=dtype, device=device) if with_bias else None
+    d_outputs = tuple(normal(4 + i, 2, 13, N, dtype=dtype, device=device) for i, N in enumerate(widths))
+    stage = FusedLinear(weight, bias, widths)
+    outputs, saved = stage.forward(x)
+    (d_x,), parameters = stage.backward(saved, d_outputs)
+    assert [y.shape for y in outputs] == [(2, 13, N) for N in widths]
+    assert {*parameters} == ({"weight", "bias"} if with_bias else {"weight"})
+
+    first = 0
+    for index, (y, d_y, N) in enumerate(zip(outputs, d_outputs, widths, strict=True)):
+        rows = slice(first, first + N)
+        alone = Linear(weight[rows].clone(), None if bias is None else bias[rows].clone())
+        assert torch.equal(stage.part(index).weight, alone.weight)
+        X, W = doubles(x, alone.weight)
+        exact = X @ W.T if alone.bias is None else X @ W.T + doubles(alone.bias)[0]
+        assert_legal(f"y {index}", y, exact.detach(), legal_results(dtype, partial(_projected, x, alone)))
+        _, expected = alone.backward((x,), d_y)
+        for name, gradient in expected.items():
+            torch.testing.assert_close(parameters[name][rows], gradient)
+        first += N
+    d_y = torch.cat(d_outputs, -1).float().cpu()
+    w = weight.float().cpu()
+    assert_legal("d_x", d_x, d_y.double() @ w.double(), legal_results(dtype, lambda a: a.store(a.matmul(d_y, w))))
+
+
+def _projected(x: Tensor, stage: Linear, a: Arithmetic) -> Tensor:
+    b = 0.0 if stage.bias is None else stage.bias.float().cpu()
+    return a.store(a.matmul(x.float().cpu(), stage.weight.float().cpu().T) + b)
+
+
+def test_fused_projections_refused(device: torch.device) -> None:
+    """Widths that are not the weight's, and a gradient of another width or dtype."""
+    weight, x = torch.ones(6, 3, device=device), torch.ones(2, 3, device=device)
+    with pytest.raises(AprenderError, match=r"weight has shape \(6, 3\), must be \(5, 3\)"):
+        FusedLinear(weight, None, (4, 1))(x)
+    stage = FusedLinear(weight, None, (4, 2))
+    with pytest.raises(AprenderError, match=r"d_output_1 has shape \(2, 4\), must be \(2, 2\)"):
+        stage.backward((x,), (torch.ones(2, 4, device=device), torch.ones(2, 4, device=device)))
+    with pytest.raises(AprenderError, match=r"d_output_1 is torch\.bfloat16, but x is"):
+        stage.backward((x,), (torch.ones(2, 4, device=device), torch.ones(2, 2, device=device).bfloat16()))
 
 
 @pytest.mark.cuda

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from aprender.errors import AprenderError
-from aprender.transformer.cuda.ops import Linear, Logits, SwiGLU, runtime
+from aprender.transformer.cuda.ops import FusedLinear, Linear, Logits, SwiGLU, runtime
 from aprender.transformer.cuda.ops.interpreter import from_bfloat16_bits, to_bfloat16_bits
 from aprender.transformer.cuda.ops.runtime import check_device, launch, library_kernel, tl, triton
 
@@ -136,5 +136,7 @@ def test_library_calls_are_named_by_the_library_that_makes_them() -> None:
     weight, bias = torch.ones(3, 4), torch.ones(3)
     with_bias, without, logits = Linear(weight, bias), Linear(weight, None), Logits(weight)
     assert (with_bias.kernel, with_bias.backward_kernel) == ("cpu:mm+torch:add", "cpu:mm+cpu:mm+torch:sum")
+    fused = FusedLinear(weight, bias, (2, 1))
+    assert (fused.kernel, fused.backward_kernel) == (with_bias.kernel, "torch:cat+" + with_bias.backward_kernel)
     assert (without.kernel, without.backward_kernel, logits.kernel) == ("cpu:mm", "cpu:mm+cpu:mm", "cpu:mm")
     assert library_kernel(torch.device("cuda"), "mm", "add") == "cublas:mm+torch:add"

@@ -9,7 +9,7 @@ from aprender.transformer.cuda.ops.adamw import AdamW, clip_scale, global_norm
 from aprender.transformer.cuda.ops.attention import Attention
 from aprender.transformer.cuda.ops.cross_entropy import LinearCrossEntropy
 from aprender.transformer.cuda.ops.embedding import Embedding
-from aprender.transformer.cuda.ops.linear import Linear, Logits
+from aprender.transformer.cuda.ops.linear import FusedLinear, Linear, Logits
 from aprender.transformer.cuda.ops.matmul import use_float32_accumulation
 from aprender.transformer.cuda.ops.memory import poisoned
 from aprender.transformer.cuda.ops.residual import ResidualAdd
@@ -24,6 +24,7 @@ __all__ = [
     "AddRMSNorm",
     "Attention",
     "Embedding",
+    "FusedLinear",
     "Gradients",
     "Linear",
     "LinearCrossEntropy",

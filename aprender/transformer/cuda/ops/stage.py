@@ -9,7 +9,7 @@ from torch import Tensor
 Saved = tuple[Tensor, ...]
 Gradients = tuple[tuple[Tensor, ...], dict[str, Tensor]]
 
-Output = TypeVar("Output", Tensor, tuple[Tensor, Tensor])
+Output = TypeVar("Output", Tensor, tuple[Tensor, Tensor], tuple[Tensor, ...])
 
 
 class Stage(Protocol[Output]):
