@@ -6,6 +6,7 @@ their classes and by their words: neither torch nor triton is imported here, so 
 
 from __future__ import annotations
 
+import errno
 import gc
 import re
 import sys
@@ -21,7 +22,8 @@ LONGEST = 300  # characters of what somebody else's error says
 
 _SMI = "nvidia-smi shows who uses it"
 _OUT_OF_MEMORY = re.compile(
-    r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|DefaultCPUAllocator: (can't allocate|not enough) memory", re.IGNORECASE
+    r"out of memory|CUBLAS_STATUS_ALLOC_FAILED|std::bad_alloc|DefaultCPUAllocator: (can't allocate|not enough) memory",
+    re.IGNORECASE,
 )
 _ASKED = re.compile(r"[Tt]ried to allocate ([\d.]+ \w+)")
 _FREE = re.compile(r"GPU (\d+) has a total capacity of ([\d.]+ \w+) of which ([\d.]+ \w+) is free")
@@ -140,7 +142,9 @@ def let_go(error: BaseException) -> None:
 
 def _memory(error: BaseException) -> str | None:
     text = str(error)
-    if not (_is(error, "OutOfMemoryError", "MemoryError") or (_raised_by_torch(error) and _OUT_OF_MEMORY.search(text))):
+    said = _raised_by_torch(error) and _OUT_OF_MEMORY.search(text)
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    if not (said or refused or _is(error, "OutOfMemoryError", "MemoryError")):
         return None
     gpu = _FREE.search(text)
     on_gpu = gpu is not None or "CUDA" in text or "CUBLAS" in text
@@ -187,8 +191,9 @@ def _device(error: BaseException) -> str | None:
 
 
 def _raised_by_torch(error: BaseException) -> bool:
-    """Torch and triton raise RuntimeError, or a subclass, for a device; AssertionError in a build without CUDA."""
-    return isinstance(error, RuntimeError | AssertionError | OSError)
+    """Torch and triton raise RuntimeError, or a subclass, for a device; a build without CUDA an AssertionError."""
+    without_cuda = isinstance(error, AssertionError) and str(error).startswith("Torch not compiled with CUDA")
+    return isinstance(error, RuntimeError) or without_cuda
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -205,14 +210,15 @@ def _is(error: BaseException, *names: str) -> bool:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost line that is a kernel's: neither an interpreter's nor an installed library's."""
+    """The innermost line that is a kernel's: neither our interpreter's nor an installed library's."""
     files = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    own = [f"{path}:{line}" for path, line in files if "site-packages" not in path.parts and _is_no_interpreter(path)]
+    own = [f"{path}:{line}" for path, line in files if _is_a_kernels(path)]
     return f" ({own[-1]})" if own else ""
 
 
-def _is_no_interpreter(path: Path) -> bool:
-    return not path.stem.startswith("interpreter")
+def _is_a_kernels(path: Path) -> bool:
+    interprets = path.stem.startswith("interpreter") and path.parent.name in ("ops", "runtime")
+    return not interprets and "site-packages" not in path.parts
 
 
 def _cut(text: str) -> str:

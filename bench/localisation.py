@@ -7,7 +7,8 @@ Models of 2 to 4 layers are drawn (widths, heads, biases, QK-norm, windows, docu
 parity compares every operator; in each of 10 trials of a model one defect is planted in one operator of a drawn layer,
 and what parity names first is read. In a trial only that operator is run again: the others' results can't change.
 A defect that changes no bit there (a bias rounded to bfloat16 in a bfloat16 model) is inert and does not count; one
-that nothing names counts as wrong. Exits with 1 where less than 98% are right, with 3 where fewer than 300 count.
+that nothing names counts as wrong, and what is found there without a defect as well names nothing. Exits with 1 where
+less than 98% are right, with 3 where fewer than 300 count.
 """
 
 from __future__ import annotations
@@ -282,7 +283,9 @@ def trial(clean: Mapping[str, Compared], defect: str, kind: Kind, d: Draw, seed:
     first = Comparison(
         tuple(r for name, found in clean.items() for r in (wrong if name == place else found).records)
     ).first
-    named, found = ("nothing", "") if first is None else (first.stage, f"{first.verdict} {first.tensor}")
+    named, found = "nothing", ""
+    if first is not None and first not in right.records:  # what was found without the defect does not name it
+        named, found = first.stage, f"{first.verdict} {first.tensor}"
     return Trial(defect, kind.dtype, seed, place, named, found, wrong.digest == right.digest)
 
 

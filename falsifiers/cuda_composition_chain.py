@@ -55,7 +55,7 @@ def chain(system: ModelsUnderContract, *, model: str) -> Observation:
         inputs = (x.cpu() for x in call.args)
         ratios.append(ratio_of(stages.of(name, *inputs), as_tuple(call.output)))
     states = hidden_states(seen)
-    hidden = zip(*reference.read("hidden_states", TEXT), states, strict=False)
+    hidden = zip(*reference.read("hidden_states", TEXT), states, strict=False)  # of layers that ran
     values = {
         "hidden_ratio": max(reference.norm_ratio(expected, found, real) for *expected, found in hidden),
         "logits_ratio": reference.norm_ratio(reference.read("logits", TEXT), logits, real),

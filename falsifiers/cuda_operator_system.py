@@ -196,7 +196,7 @@ def require_kernels(device: str) -> None:
     Sets the precision that they state.
     """
     if find_spec("triton") is None:
-        raise RequirementNotMet("triton is not installed; run: pip install 'aprender[torch]'")
+        raise RequirementNotMet("triton is not installed; run: pip install triton")
     if device == "cuda" and not torch.cuda.is_available():
         message = f"torch {torch.__version__} can't use the CUDA device of this host; install a CUDA build of torch"
         raise RequirementNotMet(message)

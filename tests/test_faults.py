@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -36,6 +37,8 @@ def triton_error(name: str, *arguments: object) -> Exception:
         (RuntimeError("Triton Error [CUDA]: out of memory"), "out of GPU memory", "bfloat16"),
         (MemoryError("Unable to allocate 7.28 TiB for an array"), "out of memory (Unable to allocate 7.28 TiB", "a smaller model"),
         (MemoryError(), "out of memory; use", "a machine with more memory"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory ([Errno 12] Cannot allocate memory)", "a machine with more memory"),
+        (RuntimeError("std::bad_alloc"), "out of memory (std::bad_alloc)", "a smaller model"),
         (torch.AcceleratorError(f"CUDA error: CUDA-capable device(s) is/are busy or unavailable{ASYNCHRONOUS}"), "the GPU is busy", "CUDA_VISIBLE_DEVICES"),
         (RuntimeError("CUDA error: all CUDA-capable devices are busy or unavailable"), "exclusive-process", "end that process"),
         (torch.AcceleratorError(f"CUDA error: no kernel image is available for execution on the device{ASYNCHRONOUS}"), "too old or too new", "install a torch built for it"),
@@ -63,7 +66,14 @@ def test_each_fault_is_one_line_with_its_remedy(error: Exception, said: str, rem
 
 @pytest.mark.parametrize(
     "error",
-    [ValueError("CUDA error"), RuntimeError("shapes differ"), AprenderError("no such file"), KeyError("memory")],
+    [
+        ValueError("CUDA error"),
+        RuntimeError("shapes differ"),
+        AprenderError("no such file"),
+        KeyError("memory"),
+        AssertionError("no CUDA error"),
+        OSError("CUDA error"),
+    ],
 )
 def test_other_errors_are_left_alone(error: Exception) -> None:
     """An error of the user's own code is not taken for the machine's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
@@ -35,7 +36,7 @@ def test_a_clean_model_is_green_and_has_every_operator(clean: dict[str, Compared
 def test_a_trial_names_what_teacher_forcing_names(clean: dict[str, Compared]) -> None:
     """Only the wrong operator is run in a trial; here everything is."""
     found = trial(clean, "bias_dropped", Kind.of(SEED), Draw(5), SEED)
-    assert (found.right, found.inert, found.found) == (True, False, "RED output")
+    assert (found.right, found.inert, found.found) == (True, False, "RED output 0")
 
     class Model:
         names = tuple(clean)
@@ -45,7 +46,7 @@ def test_a_trial_names_what_teacher_forcing_names(clean: dict[str, Compared]) ->
 
     candidates = {name: of.pair.candidate for name, of in clean.items()}
     right = candidates[found.planted]
-    candidates[found.planted] = type(right)(right.weight, right.bias * 0)
+    candidates[found.planted] = replace(right, bias=right.bias * 0)
     first = teacher_forced(Model(), candidates).first
     assert first is not None
     assert (first.stage, f"{first.verdict} {first.tensor}") == (found.named, found.found)
@@ -63,6 +64,23 @@ def test_a_defect_that_changes_no_bit_is_inert(clean: dict[str, Compared]) -> No
         patch.setattr(localisation, "DEFECTS", defects)
         found = trial(clean, "embedding_in_float32", Kind.of(SEED), Draw(5), SEED)
     assert (found.planted, found.named, found.inert) == ("embed_tokens", "nothing", True)
+
+
+def test_what_is_found_without_the_defect_does_not_name_it(clean: dict[str, Compared]) -> None:
+    """The table gives NaN before anything is planted: the same ERROR in the trial is no merit."""
+    defects, embedding = Defects(), clean["embed_tokens"]
+    broken = replace(embedding.pair.candidate, weight=embedding.pair.candidate.weight * torch.nan)
+
+    @defects.plant("embedding_negated")
+    def embedding_negated(system: ReplaceableStages) -> Planting:
+        return holding(system, ("embed_tokens",), weight=torch.neg)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(localisation, "DEFECTS", defects)
+        already = {**clean, "embed_tokens": embedding.with_candidate(broken)}
+        found = trial(already, "embedding_negated", Kind.of(SEED), Draw(5), SEED)
+        assert (found.planted, found.named, found.inert) == ("embed_tokens", "nothing", False)
+        assert trial(clean, "embedding_negated", Kind.of(SEED), Draw(5), SEED).right
 
 
 def test_every_defect_has_operators_to_be_planted_in() -> None:
