@@ -66,13 +66,14 @@ def _doubled(stage: Any, inputs: Sequence[Tensor], d: Draw) -> LawRecord:
     return merged(records)
 
 
-@LAWS.of("sums_differing", "linear_of_integers")
-def products_of_integers(d: Draw, linear: Any) -> LawRecord:
+@LAWS.of_each("sums_differing", "linear_of_integers", "projections_of_integers")
+def products_of_integers(d: Draw, name: str, linear: Any) -> LawRecord:
     """Whole numbers: d_x, d_weight and d_bias are exact, d_x rounded once."""
     most = 4095 if d.dtype == torch.float32 else 127
-    x, weight = inputs_of(d, "linear_of_integers")[0], parameter(linear, "weight")
+    x, weight = inputs_of(d, name)[0], parameter(linear, "weight")
     d_y = d.integers(-most, most + 1, *x.shape[:2], len(weight)).to(d.dtype)
-    (d_x,), found = gradients(linear, (x,), d_y)
+    fused = name == "projections_of_integers"
+    (d_x,), found = gradients(linear, (x,), torch.split(d_y, list(parameter(linear, "widths")), -1) if fused else d_y)
     rows, exact_x = d_y.flatten(0, 1).double(), x.flatten(0, 1).double()
     pairs = (
         ((d_y.double() @ weight.double()).to(d.dtype), d_x),

@@ -23,6 +23,7 @@ LAWS = Laws()
 STAGES = (
     "embedding",
     "linear",
+    "projections_of_integers",
     "rms_norm",
     "add_norm",
     "residual",

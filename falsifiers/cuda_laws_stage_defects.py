@@ -63,6 +63,12 @@ def bias_in_bfloat16(system: ReplaceableStages) -> Planting:
     return _linear(system, BIAS, bias=in_bfloat16)
 
 
+@DEFECTS.plant("keys_and_values_exchanged")
+def keys_and_values_exchanged(system: ReplaceableStages) -> Planting:
+    """The fused product is split in the order q, v, k."""
+    return computing(system, ("projections_of_integers",), lambda right, x: tuple(right(x)[i] for i in (0, 2, 1)))
+
+
 @DEFECTS.plant("tf32_on")
 def tf32_on(system: ReplaceableStages) -> Planting:
     """Products of float32 with 10 bits of mantissa."""

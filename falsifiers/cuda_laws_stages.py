@@ -12,6 +12,7 @@ from torch import Tensor
 from aprender.parity.attention_laws import rope_shift
 from aprender.parity.laws import LawRecord, bias_only, compared, scale_response
 from aprender.parity.rounding import unit_roundoff
+from aprender.parity.stages import as_tuple
 from falsifiers.cuda_laws_attention import merged
 from falsifiers.cuda_laws_system import EPS, IGNORED, LR, TOKENS, C, D, H, Laws, V, parameter
 from falsifiers.cuda_operator_cases import Draw
@@ -37,7 +38,7 @@ def inputs_of(d: Draw, name: str, T: int = 3) -> tuple[Tensor, ...]:
         case "adamw" | "adamw_first":
             w, m, v = (d.normal(7, 31, sd=0.3).float() for _ in range(3))
             return w, d.normal(7, 31), m, v.square()
-        case "linear_of_integers":
+        case "linear_of_integers" | "projections_of_integers":
             return (d.integers(-63, 64, ROWS, T, 37).to(d.dtype),)
         case _:
             return (x,)
@@ -84,13 +85,13 @@ def bias_alone(d: Draw, linear: Any) -> LawRecord:
     return bias_only(linear, d.normal(2, 3, D), parameter(linear, "bias"))
 
 
-@LAWS.of("products_differing", "linear_of_integers")
-def products_of_integers(d: Draw, linear: Any) -> LawRecord:
+@LAWS.of_each("products_differing", "linear_of_integers", "projections_of_integers")
+def products_of_integers(d: Draw, name: str, linear: Any) -> LawRecord:
     """Whole numbers whose sums float32 holds: the result is exact, rounded once. TF32 has no 12 bits for them."""
     most = 4095 if d.dtype == torch.float32 else 127
     x = d.integers(-most, most + 1, 2, 7, 37).to(d.dtype)
     weight, bias = parameter(linear, "weight").double(), parameter(linear, "bias").double()
-    return compared("whole numbers", (x.double() @ weight.T + bias).to(d.dtype), linear(x))
+    return compared("whole numbers", (x.double() @ weight.T + bias).to(d.dtype), torch.cat(as_tuple(linear(x)), -1))
 
 
 @LAWS.of("eps_ratio", "rms_norm")

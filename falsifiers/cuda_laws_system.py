@@ -116,6 +116,7 @@ def stages_of(d: Draw) -> dict[str, Any]:
         "linear": ops.Linear(d.normal(45, D, sd=1.5 / D**0.5), d.normal(45, sd=0.5)),
         "linear_of_zeros": ops.Linear(d.normal(45, D, sd=0.0), d.normal(45, sd=0.5)),
         "linear_of_integers": ops.Linear(**whole),
+        "projections_of_integers": ops.FusedLinear(**whole, widths=(27, 9, 9)),
         "rms_norm": ops.RMSNorm(gain, EPS),
         "add_norm": ops.AddRMSNorm(gain, EPS),
         "residual": ops.ResidualAdd(),

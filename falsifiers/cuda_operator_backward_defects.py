@@ -54,6 +54,16 @@ def bias_gradient_of_the_first_row(system: OperatorsUnderContract) -> Planting:
     )
 
 
+@DEFECTS.plant("gradients_of_keys_and_values_exchanged")
+def gradients_of_keys_and_values_exchanged(system: OperatorsUnderContract) -> Planting:
+    """Put together for the fused product in the order q, v, k."""
+
+    def changed(right: Any, inputs: Any, dy: Any, d_inputs: Any, found: Any) -> Any:
+        return right.backward(inputs, tuple(dy[i] for i in (0, 2, 1)))
+
+    return differentiating(system, BIASED, changed)
+
+
 @DEFECTS.plant("input_gradient_by_w_not_transposed")
 def input_gradient_by_w_not_transposed(system: OperatorsUnderContract) -> Planting:
     """No shape shows it where the weight is square."""

@@ -92,6 +92,12 @@ def n_tail_not_written(system: OperatorsUnderContract) -> Planting:
     return computing(system, BIASED, lambda right, x: tuple(tail_zero(y, y.shape[-1] % 16) for y in right(x)))
 
 
+@DEFECTS.plant("keys_and_values_exchanged")
+def keys_and_values_exchanged(system: OperatorsUnderContract) -> Planting:
+    """The fused product is split in the order q, v, k: no shape shows it."""
+    return computing(system, BIASED, lambda right, x: tuple(right(x)[i] for i in (0, 2, 1)))
+
+
 @DEFECTS.plant("last_rows_not_written")
 def last_rows_not_written(system: OperatorsUnderContract) -> Planting:
     """The last partial tile of positions keeps what was in memory."""

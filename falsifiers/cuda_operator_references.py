@@ -13,7 +13,7 @@ from aprender.parity.blocks import Layout
 from aprender.parity.stages import Gradients, Operator, Parameters, ReferenceStage, Tensors
 from aprender.transformer.oracle import operators
 from falsifiers.oracle_stage_sums import linear_in_parts, rms_norm_gradients, truncated_product
-from falsifiers.oracle_stages import MOST_PARTS, linear, tensor, widened
+from falsifiers.oracle_stages import MOST_PARTS, from_stored_log_sum, linear, tensor, widened
 
 
 def projections(
@@ -74,8 +74,9 @@ def linear_cross_entropy(
 ) -> ReferenceStage:
     """The mean loss over the targets that are not ``ignored``; logits and sums in float32, whole or in four parts.
 
-    A plan may round the logits' gradient to the storage dtype before its two products, and in 16 bits add the weight's
-    gradient up as tensor cores do it.
+    A plan may take the softmax of its backward pass from a stored ln of the sum of e^logit and round the logits'
+    gradient to the storage dtype before its two products, and in 16 bits add the weight's gradient up as tensor cores
+    do it.
     """
 
     def forward(splits: int, inputs: Tensors, parameters: Parameters) -> Tensor:
@@ -87,9 +88,11 @@ def linear_cross_entropy(
     ) -> Gradients:
         x, targets, weight = _flat(inputs, parameters, ignored)
         dloss = torch.full_like(x[:, 0], 1 / len(x))
-        dz = operators.cross_entropy_vjp(linear_in_parts(x, weight, None, splits), targets, dloss)
-        if splits > 1:
-            dz = dz.to(inputs[0].dtype).to(dz.dtype)
+        z = linear_in_parts(x, weight, None, splits)
+        if splits == 1:
+            dz = operators.cross_entropy_vjp(z, targets, dloss)
+        else:
+            dz = from_stored_log_sum(z, targets, dloss, 4).to(inputs[0].dtype).to(z.dtype)
         dx = torch.zeros_like(inputs[0], dtype=x.dtype)
         dx[inputs[1] != ignored] = dz @ weight
         d_output = d_outputs[0].to(x.dtype)

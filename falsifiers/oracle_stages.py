@@ -176,13 +176,21 @@ def cross_entropy(name: str, logits_MV: Tensor, targets_M: Tensor, seed: int = 0
         if parts == 1:
             dlogits = operators.cross_entropy_vjp(widened(logits), targets, widened(dloss))
         else:
-            p = torch.exp(widened(logits) - _log_sum(widened(logits), parts))
-            dlogits = widened(dloss)[:, None] * p.scatter_add(-1, targets[:, None], -torch.ones_like(p[:, :1]))
+            dlogits = from_stored_log_sum(widened(logits), targets, widened(dloss), parts)
         return Gradients((dlogits.to(logits.dtype), None), {})
 
     straight, parts = (Operator(partial(forward, parts), partial(vjp, parts)) for parts in (1, 4))
     plans = {"straight": straight, "in parts": parts}
     return ReferenceStage(name, (logits_MV, targets_M), {}, straight, plans, seed=seed)
+
+
+def from_stored_log_sum(logits_MV: Tensor, targets_M: Tensor, d_loss_M: Tensor, parts: int) -> Tensor:
+    """The gradient of cross-entropy by logits as kernels have it that store ln of the sum of e^logit for backward.
+
+    That logarithm is rounded to float32, which is coarse beside 1 - p of a token predicted with certainty.
+    """
+    p = torch.exp(logits_MV - _log_sum(logits_MV, parts))
+    return d_loss_M[:, None] * p.scatter_add(-1, targets_M[:, None], -torch.ones_like(p[:, :1]))
 
 
 def _log_sum(logits_MV: Tensor, parts: int) -> Tensor:

@@ -70,7 +70,7 @@ def test_every_element_of_the_cache_that_is_read_is_compared() -> None:
     memory = [torch.stack((torch.stack((x[0, 0], y[0, 0])), x[1])) for x, y in zip((k, v), later, strict=True)]
     calls = (
         [Call((), k), Call((), later[0])],
-        [Call((), v.flatten(2)), Call((), later[1].flatten(2))],
+        [Call((), (None, None, v.flatten(2))), Call((), (None, None, later[1].flatten(2)))],
         [Call((None, k, v), None), Call((None, *memory), None)],
     )
     assert cache_differing(takes, *calls) == (0, 2 * 3 * (1 + 2 + 2 + 2))

@@ -20,8 +20,10 @@ from aprender.falsify.judge import Judgement, judge
 from aprender.falsify.probe import Observation, Options, Probe
 from aprender.falsify.verdict import Verdict
 from aprender.faults import DeviceFault
+from aprender.parity.controls import places
 from aprender.parity.stages import as_tuple
 from aprender.transformer.cuda.ops.runtime import launch
+from falsifiers.cuda_operator_cases import SEED
 from falsifiers.cuda_operator_planting import WrongForward
 from falsifiers.cuda_operator_system import OPERATORS, OperatorsUnderContract, operator_kinds
 from falsifiers.cuda_optimizer_parity import ROUNDINGS
@@ -122,14 +124,16 @@ def test_the_detection_limit_is_that_of_one_element(clean: Clean) -> None:
         assert 0 < observation.values["detection_limit"] <= 2, number
         assert observation.values["detection_limit_size"] > 0, number
     limit = clean.system.detection_limit("float32", "forward")
-    stage, tensor, place = limit.where.replace(",", "").split()
-    assert tensor == "output"
-    key, at = ("float32", stage), {"first": 0, "last": -1}[place]
+    (stage, tensor), place = limit.where.partition(",")[0].split(" ", 1), limit.where.partition(", ")[2]
+    assert tensor.startswith("output")
+    key, number = ("float32", stage), tensor.removeprefix("output").strip()
+    at = places(clean.system._kept[key]["forward"].yardsticks.of[tensor], SEED)[place]
 
-    def off(right: Any, *inputs: Tensor) -> Tensor:
-        y: Tensor = right(*inputs).clone()
-        y.view(-1)[at] += 2 * limit.size * y.view(-1)[at].sign()
-        return y
+    def off(right: Any, *inputs: Tensor) -> Any:
+        outputs = [y.clone() for y in as_tuple(right(*inputs))]
+        y = outputs[int(number or 0)]
+        y[at] += 2 * limit.size * y[at].sign()
+        return tuple(outputs) if number else outputs[0]
 
     with clean.system.replaced({key: WrongForward(clean.system.stages[key], off)}):
         assert judged("001", observe("001", clean.system)).verdict is Verdict.RED
