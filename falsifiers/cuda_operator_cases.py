@@ -142,7 +142,10 @@ def _heads(
 
 
 def _attention(d: Draw) -> list[Case]:
-    """GQA 7:1 over one document; 3:1 with a window, packed documents and padding; and a step of a cached decode."""
+    """GQA 7:1 over one document; 3:1 with a window, packed documents and padding; and a step of a cached decode.
+
+    Its last values are larger than those before, so that it shows which of them a query sees, however long the cache.
+    """
     S = d.T + 16
     order = [list(range(d.T))]
     whole = d.places(order, [[0] * d.T])
@@ -153,10 +156,12 @@ def _attention(d: Draw) -> list[Case]:
     )
     queries = d.places([[*range(S - 5, S)], [*range(S - 12, S - 7)]], [[0] * 5] * 2)
     cached = d.places([[*range(S)], [*range(S - 7), *[0] * 7]], [[0] * S, [0] * (S - 7) + [-1] * 7])
+    decoded = _heads(d, 2, 5, S, 6, 2, 18)
+    decoded[2][:, -13:] *= 8
     wanted = [
         ("attention", _heads(d, 1, d.T, d.T, 14, 2, 18, True), whole, whole, None),
         ("attention_packed", _heads(d, 2, d.T, d.T, 6, 2, 20), packed, packed, WINDOW),
-        ("attention_decode", _heads(d, 2, 5, S, 6, 2, 18), queries, cached, None),
+        ("attention_decode", decoded, queries, cached, None),
     ]
     found = []
     for name, heads, q_places, k_places, window in wanted:

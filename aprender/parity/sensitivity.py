@@ -73,7 +73,7 @@ def moved_by_inputs(stage: ReferenceStage, one_number: bool) -> Iterator[tuple[s
 
     Signs (drawn from ``stage.seed``), because operators that normalise do not see a common factor. In a mean over all
     rows, ``one_number``, random signs cancel, and so may moved tokens: there all floats are also made 10% larger, and
-    every second integer alone is moved, under the same name.
+    every second, fourth and eighth integer alone is moved, under the same name; the largest change counts.
     """
     inputs, parameters = in_float64(stage.inputs, stage.parameters)
     generator = torch.Generator(inputs[0].device).manual_seed(stage.seed)
@@ -84,9 +84,9 @@ def moved_by_inputs(stage: ReferenceStage, one_number: bool) -> Iterator[tuple[s
             signs = torch.randint(2, x.shape, generator=generator, device=x.device).to(x) * 2 - 1
             perturbed = [x * (1 + PERTURBATION * signs), *([x * (1 + PERTURBATION)] if one_number else [])]
         else:
-            rolled = x.flatten().roll(1)
-            half = torch.where(torch.arange(x.numel(), device=x.device) % 2 == 0, rolled, x.flatten())
-            perturbed = [moved.view_as(x) for moved in (rolled, *([half] if one_number else []))]
+            place, rolled = torch.arange(x.numel(), device=x.device), x.flatten().roll(1)
+            strides = (1, 2, 4, 8) if one_number else (1,)
+            perturbed = [torch.where(place % n == 0, rolled, x.flatten()).view_as(x) for n in strides]
         for moved in perturbed:
             yield f"input {i}", _with_input(stage, inputs, parameters, i, moved)
 

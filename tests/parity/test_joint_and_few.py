@@ -238,6 +238,20 @@ def test_random_signs_cancel_in_a_mean_and_a_common_factor_counts() -> None:
     assert [name for name, _ in sensitivity.moved_by_inputs(stage, one_number=False)] == ["input 0"]
 
 
+def test_moved_tokens_that_cancel_in_a_mean_are_tried_in_other_shares() -> None:
+    """All of them moved, or every second one, leave this mean as it is; every fourth one does not."""
+
+    def forward(inputs: Tensors, parameters: Parameters) -> Tensor:
+        return tensor(parameters["weight"])[inputs[0]].mean()
+
+    tokens, operator = torch.tensor([0, 0, 1, 0, 0, 0, 0, 1]).repeat(8), Operator(forward)
+    stage = ReferenceStage("mean", (tokens,), {"weight": torch.tensor([1.0, 3.0])}, operator, {"": operator})
+    moved = [float(z) for _, (z,) in sensitivity.moved_by_inputs(stage, one_number=True)]
+    assert (moved[:2], moved[2]) == ([1.5, 1.5], 1.75)
+    record = compare_stage(stage, Plan(stage), backward=False, calibration=uncalibrated()).records[0]
+    assert record.verdict == "GREEN", record.reason
+
+
 def test_a_plan_that_comes_after_a_judgement_counts() -> None:
     """What is allowed is computed once, and anew when there is another plan."""
     z = torch.randn(64, 48, generator=generator(6), dtype=torch.float64)
