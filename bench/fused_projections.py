@@ -61,6 +61,7 @@ def microseconds(run: Callable[[], None], rounds: int) -> float:
     """The median of ``rounds``, from CUDA events."""
     times = []
     for i in range(rounds + 5):
+        # torch declares no types for its events
         start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))  # type: ignore[no-untyped-call]
         start.record()
         run()

@@ -18,7 +18,7 @@ from tests.toy_project import Project
 
 torch = pytest.importorskip("torch")
 
-ON_A_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled for CUDA in this process")
+NOT_ON_A_GPU = pytest.mark.skipif(torch.cuda.is_available(), reason="the kernels are compiled for CUDA in this process")
 
 # The falsifier of the toy project three times: before, with what fails, and after.
 THREE = """\
@@ -79,7 +79,7 @@ def three(project: Project, statement: str) -> tuple[Runner, list[FalsifierRun]]
         (BUSY, "the GPU is busy", "CUDA_VISIBLE_DEVICES"),
         (LOST, "a kernel failed on the GPU", "start it anew"),
         pytest.param(
-            BROKEN, "unlike_shapes: the kernel fails in triton's interpreter", "install a triton", marks=ON_A_GPU
+            BROKEN, "unlike_shapes: the kernel fails in triton's interpreter", "install a triton", marks=NOT_ON_A_GPU
         ),
     ],
 )

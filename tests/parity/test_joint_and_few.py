@@ -226,7 +226,9 @@ def test_random_signs_cancel_in_a_mean_and_a_common_factor_counts() -> None:
 
     x = torch.rand(2**16, 32, generator=generator(5)) + 0.5
     operator = Operator(forward)
-    stage = ReferenceStage("mean", (x,), {"weight": torch.rand(32) + 0.5}, operator, {"": operator}, seed=9)
+    stage = ReferenceStage(
+        "mean", (x,), {"weight": torch.rand(32, generator=generator(6)) + 0.5}, operator, {"": operator}, seed=9
+    )
     signs, common = (float(z) for _, (z,) in sensitivity.moved_by_inputs(stage, one_number=True))
     exact = float((x.double() * tensor(stage.parameters["weight"]).double()).mean())
     assert abs(signs / exact - 1) < 1e-3
